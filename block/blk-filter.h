@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _BLK_FILTER_H
+#define _BLK_FILTER_H 1
+
+#include <linux/bio.h>
+#include <linux/blkdev.h>
+#include <linux/jump_label.h>
+
+#ifdef CONFIG_BLK_FILTER
+DECLARE_STATIC_KEY_FALSE(blk_filter_key);
+
+extern struct device_attribute dev_attr_filter;
+
+bool __blk_filter_bio(struct bio *bio);
+void blk_filter_add_partition(struct block_device *part);
+void blk_filter_remove(struct block_device *bdev);
+void blk_filter_evict(struct block_device *bdev);
+
+/*
+ * Shows a bio to the filters of its device.  Returns %true if the bio is no
+ * longer the submitter's: a filter took it or it has been ended.
+ */
+static inline bool blk_filter_bio(struct bio *bio)
+{
+	return static_branch_unlikely(&blk_filter_key) &&
+		bdev_test_flag(bio->bi_bdev, BD_FILTERED) &&
+		!bio_flagged(bio, BIO_FILTERED) &&
+		__blk_filter_bio(bio);
+}
+
+/* The owner of a completed bio may submit it again: that is a new I/O. */
+static inline void blk_filter_done_bio(struct bio *bio)
+{
+	if (static_branch_unlikely(&blk_filter_key))
+		bio_clear_flag(bio, BIO_FILTERED);
+}
+
+/* @bio goes to the device where the filters have seen @bio_src. */
+static inline void blk_filter_clone_bio(struct bio *bio, struct bio *bio_src)
+{
+	if (static_branch_unlikely(&blk_filter_key) &&
+	    bio_flagged(bio_src, BIO_FILTERED))
+		bio_set_flag(bio, BIO_FILTERED);
+}
+#else
+static inline bool blk_filter_bio(struct bio *bio)
+{
+	return false;
+}
+static inline void blk_filter_done_bio(struct bio *bio)
+{
+}
+static inline void blk_filter_clone_bio(struct bio *bio, struct bio *bio_src)
+{
+}
+static inline void blk_filter_add_partition(struct block_device *part)
+{
+}
+static inline void blk_filter_remove(struct block_device *bdev)
+{
+}
+#endif /* CONFIG_BLK_FILTER */
+
+#endif /* _BLK_FILTER_H */

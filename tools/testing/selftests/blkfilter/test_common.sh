@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Sourced by every test of this directory.
+#
+# A test sources this file, calls plan N, makes a device, and calls check N
+# times: "check <what is promised> <command>...".  What it made is gone when it
+# ends.  A tool or module that is missing fails the test: CONFIG_* in ./config
+# are required, and a skip is for what a machine cannot have.
+
+DIR="$(dirname "$(readlink -f "$0")")"
+. "$DIR"/../kselftest/ktap_helpers.sh
+
+SAMPLE_DIR=/sys/kernel/debug/rust_blkfilter
+TEST_DIR=/sys/kernel/debug/blkfilter_test
+NULLB=/sys/kernel/config/nullb
+TMP=$(mktemp -d)
+DEVS=()
+
+# Removes what the test made, newest first, whatever state that is in.
+cleanup() {
+	local i dev
+
+	[ -e $TEST_DIR/mode ] && { echo pass > $TEST_DIR/mode; echo 1 > $TEST_DIR/release; }
+	mountpoint -q "$TMP/mnt" && umount "$TMP/mnt"
+	for ((i = ${#DEVS[@]} - 1; i >= 0; i--)); do
+		${DEVS[i]} > /dev/null 2>&1
+	done
+	for dev in /sys/block/*/filter /sys/block/*/*/filter; do
+		[ -e "$dev" ] && ! grep -qF '[none]' "$dev" && echo none > "$dev"
+	done
+	rmmod rust_blkfilter blkfilter_test null_blk brd loop scsi_debug 2> /dev/null
+	rm -rf "$TMP"
+}
+trap cleanup EXIT
+
+[ "$(id -u)" = 0 ] || { ktap_skip_all "must be root"; exit "$KSFT_SKIP"; }
+[ -e /sys/kernel/debug/clear_warn_once ] && echo 1 > /sys/kernel/debug/clear_warn_once
+
+plan() {
+	ktap_print_header
+	ktap_set_plan "$1"
+	echo "blkfilter selftest: ${0##*/}" > /dev/kmsg
+}
+
+bail() {
+	ktap_exit_fail_msg "$*"
+}
+
+# check <description> <command>...: one line of the plan.
+check() {
+	local what=$1 out
+	shift
+
+	if out=$("$@" 2>&1); then
+		ktap_test_pass "$what"
+	else
+		ktap_test_fail "$what"
+		printf '%s\n' "failed: $*" "$out" | sed 's/^/# /'
+	fi
+}
+
+load() {
+	modprobe "$@" || bail "cannot load $*"
+}
+
+load_test_filter() {
+	lsmod | grep -q '^blkfilter_test ' ||
+		insmod "$DIR"/test_modules/blkfilter_test.ko ||
+		bail "cannot load blkfilter_test"
+	echo pass > $TEST_DIR/mode
+}
+
+# Each of these sets DEV to the name of a new disk (without /dev).
+
+new_nullb() {	# [attribute=value]...
+	local name=nullb$((NULLB_NR++)) a
+
+	lsmod | grep -q '^null_blk ' || load null_blk nr_devices=0
+	mkdir $NULLB/$name || bail "cannot make a null_blk device"
+	DEVS+=("rmdir $NULLB/$name")
+	for a in size=64 memory_backed=1 blocksize=512 "$@"; do
+		echo "${a#*=}" > $NULLB/$name/"${a%%=*}" || bail "null_blk: $a"
+	done
+	echo 1 > $NULLB/$name/power || bail "cannot power on a null_blk device"
+	DEV=$name
+	wait_for [ -b /dev/$DEV ]
+}
+NULLB_NR=0
+
+new_scsi_debug() {	# [parameter=value]...
+	load scsi_debug dev_size_mb=64 delay=0 "$@"
+	DEVS+=("rmmod scsi_debug")
+	udevadm settle
+	DEV=$(basename "$(ls -d /sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/*)")
+	[ -b "/dev/$DEV" ] || bail "no scsi_debug disk"
+}
+
+new_brd() {
+	load brd rd_nr=1 rd_size=65536 max_part=4
+	DEVS+=("rmmod brd")
+	DEV=ram0
+	wait_for [ -b /dev/ram0 ]
+}
+
+new_loop() {
+	truncate -s 64M "$TMP/loop.img"
+	load loop
+	DEV=$(basename "$(losetup -f --show "$TMP/loop.img")")
+	[ -b "/dev/$DEV" ] || bail "cannot make a loop device"
+	DEVS+=("losetup -d /dev/$DEV")
+}
+
+# Two partitions, 16 MiB each, from sector 2048.
+partition() {	# disk
+	printf 'label: dos\nstart=2048, size=32768\nstart=34816, size=32768\n' |
+		sfdisk -q --wipe never /dev/"$1" > /dev/null || bail "cannot partition $1"
+	udevadm settle
+	case $1 in
+	*[0-9]) PART=${1}p1 PART2=${1}p2 ;;
+	*) PART=${1}1 PART2=${1}2 ;;
+	esac
+	wait_for [ -b /dev/"$PART" ]
+	wait_for [ -b /dev/"$PART2" ]
+}
+
+wait_for() {	# command...
+	local i
+
+	for ((i = 0; i < 200; i++)); do
+		"$@" > /dev/null 2>&1 && return 0
+		sleep 0.05
+	done
+	echo "never true: $*"
+	return 1
+}
+
+attr() {	# device: path of its attribute
+	local path
+	path=$(readlink -f /sys/class/block/"$1")
+	echo "$path/filter"
+}
+
+attach() {	# device filter
+	echo "$2" > "$(attr "$1")"
+}
+
+detach() {	# device
+	echo none > "$(attr "$1")"
+}
+
+attached() {	# device filter
+	grep -qF "[$2]" "$(attr "$1")"
+}
+
+registered() {	# device filter
+	grep -qwF "$2" "$(attr "$1")"
+}
+
+# write_fails <errno name> <device> <text>: the write does, in just that way.
+write_fails() {
+	local msg
+
+	case $1 in
+	EPERM) msg="Operation not permitted" ;;
+	ENOENT) msg="No such file or directory" ;;
+	EBUSY) msg="Device or resource busy" ;;
+	ENODEV) msg="No such device" ;;
+	EINVAL) msg="Invalid argument" ;;
+	EOPNOTSUPP) msg="Operation not supported" ;;
+	EALREADY) msg="Operation already in progress" ;;
+	esac
+	fails_with "write error: $msg" bash -c 'printf %s "$2" > "$1"' _ "$(attr "$2")" "$3"
+}
+
+# stat <device> <kind> <bios|bytes>, from the sample.
+stat_of() {
+	local field=2
+
+	[ "$3" = bytes ] && field=3
+	awk -v k="$2" -v f=$field '$1 == k { print $f; found = 1 } END { exit !found }' \
+		"$SAMPLE_DIR/$1/stats"
+}
+
+get() {	# name, from the test filter
+	cat $TEST_DIR/"$1"
+}
+
+eq() {	# a b
+	[ "$1" = "$2" ] || { echo "$1 is not $2"; return 1; }
+}
+
+# The kernel's own count: disk_sectors <device> <read|write|discard>.
+disk_sectors() {
+	local field=3
+
+	case $2 in write) field=7 ;; discard) field=14 ;; esac
+	awk -v f=$field '{ print $f }' "/sys/class/block/$1/stat"
+}
+
+dwrite() {	# device [bytes [count [seek]]]
+	dd if=/dev/urandom of=/dev/"$1" bs="${2:-4096}" count="${3:-1}" seek="${4:-0}" \
+		oflag=direct conv=notrunc status=none
+}
+
+dread() {	# device [bytes [count]]
+	dd if=/dev/"$1" of=/dev/null bs="${2:-4096}" count="${3:-1}" iflag=direct status=none
+}
+
+fails_with() {	# message command...
+	local msg=$1 out
+	shift
+
+	out=$(LC_ALL=C "$@" 2>&1) && { echo "succeeded"; return 1; }
+	grep -qF "$msg" <<< "$out" || { echo "$out"; return 1; }
+}
+
+not() {
+	! "$@"
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Kernel, modules, selftests and the KUnit kernel; nothing is built twice.
+
+use crate::{
+    env::{hash, remove_all, stamped, Env},
+    toolchain, tree, ui,
+};
+use anyhow::{bail, Context, Result};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Flavour {
+    /// Minimal, with a distribution's values where they matter.
+    Plain,
+    /// KASAN, lockdep, PROVE_RCU and friends.
+    Debug,
+}
+
+impl Flavour {
+    pub fn name(self) -> &'static str {
+        match self {
+            Flavour::Plain => "plain",
+            Flavour::Debug => "debug",
+        }
+    }
+
+    fn fragments(self) -> &'static [&'static str] {
+        match self {
+            Flavour::Plain => &["plain"],
+            Flavour::Debug => &["plain", "debug"],
+        }
+    }
+}
+
+pub struct Kernel {
+    pub image: PathBuf,
+    /// What the guest sees as /lib/modules.
+    pub modules: PathBuf,
+    /// The commit it was built from.
+    pub commit: String,
+}
+
+/// Toolchain and work tree; the commit that the work tree is at.
+pub fn prepare(env: &Env) -> Result<String> {
+    toolchain::ensure(env)?;
+    ui::step("apply the series", |_| tree::sync(env))
+}
+
+fn dir(env: &Env, what: &str, flavour: Flavour) -> PathBuf {
+    let name = format!("{}{}", flavour.name(), env.suffix());
+    env.cache.join(what).join(name)
+}
+
+fn jobs() -> String {
+    let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+    format!("-j{cores}")
+}
+
+fn make(env: &Env, build: &Path) -> Command {
+    let mut make = env.tool_in(&env.linux(), "make", &[]);
+    make.args(["LLVM=1", "CC=ccache clang", &jobs()])
+        .arg(format!("O={}", build.display()));
+    make
+}
+
+/// The options of a fragment that a configuration does not have as they were asked for.
+fn lost(fragment: &str, config: &str) -> Vec<String> {
+    let mut wanted: Vec<(&str, &str)> = Vec::new();
+    for line in fragment.lines().filter(|l| l.starts_with("CONFIG_")) {
+        let Some((name, value)) = line.split_once('=') else {
+            continue;
+        };
+        wanted.retain(|(other, _)| *other != name);
+        wanted.push((name, value));
+    }
+    let has = |name: &str| {
+        config
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+            .unwrap_or("n")
+    };
+    wanted
+        .into_iter()
+        .filter(|(name, value)| has(name) != *value)
+        .map(|(name, value)| format!("{name}={value} (it is {})", has(name)))
+        .collect()
+}
+
+/// Writes `.config` from the fragments of a flavour, if they changed.
+fn configure(env: &Env, flavour: Flavour, build: &Path) -> Result<()> {
+    let mut text = String::new();
+    for name in flavour.fragments() {
+        text += &fs::read_to_string(env.repo.join(format!("xtask/kernel/{name}.config")))?;
+    }
+    fs::create_dir_all(build)?;
+    let fragment = build.join("fragment.config");
+    let config = build.join(".config");
+    if !stamped(&fragment, &text) || !config.exists() {
+        remove_all(&fragment)?;
+        let all = build.join("fragment.partial");
+        fs::write(&all, &text)?;
+        ui::step(
+            &format!("configure the {} kernel", flavour.name()),
+            |step| {
+                let mut command = make(env, build);
+                command
+                    .arg(format!("KCONFIG_ALLCONFIG={}", all.display()))
+                    .arg("allnoconfig");
+                ui::run_logged(&mut command, &env.log("config"), step)
+            },
+        )?;
+        let lost = lost(&text, &fs::read_to_string(&config)?);
+        if !lost.is_empty() {
+            bail!(
+                "xtask/kernel/{}.config asks for what this kernel does not have or whose \
+                 dependencies are not there:\n{}",
+                flavour.name(),
+                lost.join("\n")
+            );
+        }
+        fs::rename(&all, &fragment)?;
+    }
+    Ok(())
+}
+
+/// Builds kernel and modules of a flavour if anything changed.
+pub fn kernel(env: &Env, flavour: Flavour) -> Result<Kernel> {
+    let commit = prepare(env)?;
+    let build = dir(env, "build", flavour);
+    let modroot = dir(env, "modules", flavour);
+    let kernel = Kernel {
+        image: build.join("arch/x86/boot/bzImage"),
+        modules: modroot.join("lib/modules"),
+        commit: commit.clone(),
+    };
+    configure(env, flavour, &build)?;
+    let stamp = build.join("blkfilter-built");
+    let config = fs::read_to_string(build.join("fragment.config"))?;
+    let want = format!("{commit} {:x}", hash(&config));
+    if stamped(&stamp, &want) && kernel.image.exists() && kernel.modules.exists() {
+        return Ok(kernel);
+    }
+    let name = flavour.name();
+    ui::step(&format!("build the {name} kernel"), |step| {
+        let mut command = make(env, &build);
+        command.args(["bzImage", "modules"]);
+        ui::run_logged(&mut command, &env.log(&format!("build-{name}")), step)
+    })?;
+    ui::step(&format!("install the {name} modules"), |step| {
+        remove_all(&modroot)?;
+        let mut command = make(env, &build);
+        command
+            .arg(format!("INSTALL_MOD_PATH={}", modroot.display()))
+            .arg("modules_install");
+        ui::run_logged(&mut command, &env.log("modules_install"), step)
+    })?;
+    fs::write(stamp, want)?;
+    Ok(kernel)
+}
+
+/// Builds and installs our selftests, with the kselftest runner, for a built kernel.
+pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf> {
+    let build = dir(env, "build", flavour);
+    let install = dir(env, "selftests", flavour);
+    let stamp = install.join("blkfilter-built");
+    if stamped(&stamp, &kernel.commit) {
+        return Ok(install);
+    }
+    ui::step(&format!("build the {} selftests", flavour.name()), |step| {
+        remove_all(&install)?;
+        // Objects of another flavour's build would be in the way.
+        let modules = env
+            .linux()
+            .join("tools/testing/selftests/blkfilter/test_modules");
+        let clean = ["clean", "-q", "-x", "-f", "--"];
+        ui::output(env.git().args(clean).arg(modules))?;
+        let mut command = make(env, &build);
+        command
+            .args(["-C", "tools/testing/selftests", "TARGETS=blkfilter"])
+            .arg(format!("KDIR={}", build.display()))
+            .arg(format!("INSTALL_PATH={}", install.display()))
+            .arg("install");
+        ui::run_logged(&mut command, &env.log("selftests"), step)
+    })?;
+    if !install
+        .join("blkfilter/test_modules/blkfilter_test.ko")
+        .exists()
+    {
+        bail!(
+            "the selftests' module was not built, see {}",
+            env.log("selftests").display()
+        );
+    }
+    fs::write(stamp, &kernel.commit)?;
+    Ok(install)
+}
+
+/// Runs our KUnit suites in a user-mode kernel; kunit.py's results as JSON.
+pub fn uml_kunit(env: &Env) -> Result<PathBuf> {
+    prepare(env)?;
+    let build = env.cache.join(format!("build/uml{}", env.suffix()));
+    let json = build.join("kunit.json");
+    fs::create_dir_all(&build)?;
+    remove_all(&json)?;
+    ui::step("build and run KUnit in a user-mode kernel", |step| {
+        let mut command = env.tool_in(&env.linux(), "tools/testing/kunit/kunit.py", &[]);
+        command
+            .args(["run", "--make_options", "LLVM=1", &jobs()])
+            .args(["--make_options", "CC=ccache clang"])
+            .arg(format!("--build_dir={}", build.display()))
+            .arg(format!("--json={}", json.display()))
+            .arg("--kunitconfig")
+            .arg(env.repo.join("xtask/kernel/uml.config"))
+            .args(["--timeout", "300", "*rust*"]);
+        // It fails when a test fails; which one is for the caller to say.
+        let result = ui::run_logged(&mut command, &env.log("kunit-uml"), step);
+        match json.exists() {
+            true => Ok(()),
+            false => result.and_then(|()| bail!("kunit.py left no results")),
+        }
+    })?;
+    Ok(json)
+}
+
+/// Builds a filter that lives outside of the tree; the modules it made.
+pub fn module(env: &Env, flavour: Flavour, source: &Path) -> Result<Vec<PathBuf>> {
+    let source = source
+        .canonicalize()
+        .with_context(|| format!("no directory {}", source.display()))?;
+    if !source.join("Kbuild").exists() && !source.join("Makefile").exists() {
+        bail!(
+            "{} has no Kbuild: one line does, `obj-m := my_filter.o`",
+            source.display()
+        );
+    }
+    kernel(env, flavour)?;
+    // In a copy, so that the source stays clean.
+    let copy = env.cache.join(format!(
+        "module-{:08x}",
+        hash(&source.as_os_str().as_encoded_bytes()) as u32
+    ));
+    fs::create_dir_all(&copy)?;
+    ui::output(Command::new("cp").arg("-rupT").args([&source, &copy]))?;
+    ui::step(&format!("build {}", source.display()), |step| {
+        let mut command = make(env, &dir(env, "build", flavour));
+        command.arg(format!("M={}", copy.display())).arg("modules");
+        ui::run_logged(&mut command, &env.log("module"), step)
+    })?;
+    let mut modules = Vec::new();
+    for entry in fs::read_dir(&copy)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "ko") {
+            modules.push(path);
+        }
+    }
+    if modules.is_empty() {
+        bail!("no module came out of {}", source.display());
+    }
+    Ok(modules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_options_are_named() {
+        let config = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\nCONFIG_S=\"x\"\n";
+        assert!(lost(
+            "CONFIG_A=y\nCONFIG_B=n\nCONFIG_C=m\nCONFIG_S=\"x\"\n",
+            config
+        )
+        .is_empty());
+        assert_eq!(lost("CONFIG_D=y\n", config), ["CONFIG_D=y (it is n)"]);
+        assert_eq!(lost("CONFIG_C=y\n", config), ["CONFIG_C=y (it is m)"]);
+        // The last one counts: debug.config may overrule plain.config.
+        assert!(lost("CONFIG_A=n\nCONFIG_A=y\n", config).is_empty());
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `cargo xtask demo`: the whole of it, for a person to watch.
+
+use crate::{
+    build::{self, Flavour},
+    env::{remove_all, Env},
+    qemu, ui,
+};
+use anyhow::{bail, Context, Result};
+use std::{fs, path::PathBuf, time::Duration};
+
+const SCRIPT: &str = include_str!("../guest/demo.sh");
+
+/// The steps that the script must have been seen to do.
+fn steps() -> usize {
+    SCRIPT
+        .lines()
+        .filter(|line| line.starts_with("ok \""))
+        .count()
+}
+
+/// An ext4 image with the kernel's documentation: a real tree to copy. Made once a kernel.
+fn documentation(env: &Env) -> Result<PathBuf> {
+    let image = env
+        .cache
+        .join(format!("guest/documentation{}.img", env.suffix()));
+    if image.exists() {
+        return Ok(image);
+    }
+    let partial = image.with_extension("partial");
+    remove_all(&partial)?;
+    ui::step("make a disk with the kernel's Documentation/", |step| {
+        let mut command = env.tool("mke2fs");
+        command
+            .args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"])
+            .arg(env.linux().join("Documentation"))
+            .arg(&partial)
+            .arg("400M");
+        ui::run_logged(&mut command, &env.log("mke2fs"), step)
+    })?;
+    fs::rename(&partial, &image)?;
+    Ok(image)
+}
+
+pub fn run(env: &Env) -> Result<()> {
+    let kernel = build::kernel(env, Flavour::Plain)?;
+    let documentation = documentation(env)?;
+    let disk = env.cache.join("guest/demo.img");
+    remove_all(&disk)?;
+    let mut mke2fs = env.tool("mke2fs");
+    // No work of mke2fs left for later: the counters are compared to the sector.
+    mke2fs
+        .args([
+            "-q",
+            "-t",
+            "ext4",
+            "-E",
+            "lazy_itable_init=0,lazy_journal_init=0",
+        ])
+        .arg(&disk)
+        .arg("512M");
+    ui::output(&mut mke2fs).context("cannot make the demo's disk")?;
+
+    let mut guest = qemu::Guest::new(&kernel, SCRIPT);
+    guest.disks = vec![(disk.clone(), true), (documentation, false)];
+    guest.timeout = Duration::from_secs(300);
+    let mut seen = Vec::new();
+    let outcome = ui::step("the demo", |_| {
+        qemu::run(env, &guest, |line| {
+            seen.extend(line.strip_prefix("  [ok] ").map(str::to_string));
+            qemu::print(line);
+        })
+    })?;
+    outcome.check()?;
+    remove_all(&disk)?;
+    let steps = steps();
+    if seen.len() != steps {
+        bail!("{} of {steps} steps were seen to happen", seen.len());
+    }
+    ui::print_times();
+    println!("\nAll {steps} steps were seen to happen, and the kernel log is clean.");
+    Ok(())
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Results of the kselftest runner.
+//!
+//! The kernel's own KTAP parser, `tools/testing/kunit/kunit_parser.py`, is used for KUnit. It can't
+//! read these: runner.sh puts "# " before each line of a test script, which makes its results
+//! diagnostics to that parser, and only one result a script would be left.
+
+use anyhow::Result;
+use std::{fs, path::Path};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Pass,
+    Fail,
+    Skip,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    pub name: String,
+    pub outcome: Outcome,
+}
+
+fn case(name: impl Into<String>, outcome: Outcome) -> Case {
+    Case {
+        name: name.into(),
+        outcome,
+    }
+}
+
+/// "ok 3 name # SKIP" or "not ok 3 name".
+fn result(line: &str) -> Option<Case> {
+    let (good, rest) = match line.strip_prefix("not ok ") {
+        Some(rest) => (false, rest),
+        None => (true, line.strip_prefix("ok ")?),
+    };
+    let (number, name) = rest.split_once(' ').unwrap_or((rest, ""));
+    number.parse::<u32>().ok()?;
+    let (name, directive) = name.split_once(" # ").unwrap_or((name, ""));
+    let outcome = match (good, directive.starts_with("SKIP")) {
+        (true, true) => Outcome::Skip,
+        (true, false) => Outcome::Pass,
+        (false, _) => Outcome::Fail,
+    };
+    Some(case(name.trim(), outcome))
+}
+
+fn plan(line: &str) -> Option<usize> {
+    line.strip_prefix("1..")?.split(' ').next()?.parse().ok()
+}
+
+/// All checks of all scripts. A script that did not run all it planned, or failed without a failed
+/// check, is one more failure.
+pub fn selftests(output: &str) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut inner: Vec<Case> = Vec::new();
+    let mut inner_plan = None;
+    let (mut outer_plan, mut scripts) = (None, 0);
+    for line in output.lines().map(str::trim_end) {
+        if let Some(line) = line.strip_prefix("# ") {
+            inner_plan = inner_plan.or(plan(line));
+            inner.extend(result(line));
+        } else if let Some(script) = result(line) {
+            scripts += 1;
+            let short = script.name.rsplit(": ").next().unwrap_or("").to_string();
+            let failed = inner.iter().any(|case| case.outcome == Outcome::Fail);
+            let ran = inner.len();
+            for check in inner.drain(..) {
+                cases.push(case(format!("{short}: {}", check.name), check.outcome));
+            }
+            match inner_plan.take() {
+                None => cases.push(case(format!("{short}: ran no test"), Outcome::Fail)),
+                Some(0) => cases.push(case(format!("{short}: skipped"), Outcome::Skip)),
+                Some(n) if n != ran => {
+                    let name = format!("{short}: ran {ran} of {n} tests");
+                    cases.push(case(name, Outcome::Fail));
+                }
+                Some(_) if script.outcome == Outcome::Fail && !failed => {
+                    let name = format!("{short}: failed after its tests, or timed out");
+                    cases.push(case(name, Outcome::Fail));
+                }
+                Some(_) => {}
+            }
+        } else if outer_plan.is_none() {
+            outer_plan = plan(line);
+        }
+    }
+    if !inner.is_empty() || outer_plan != Some(scripts) {
+        let name = format!(
+            "the run ended after {scripts} of {} scripts",
+            outer_plan.unwrap_or(0)
+        );
+        cases.push(case(name, Outcome::Fail));
+    }
+    cases
+}
+
+/// Our cases in what `kunit.py --json` wrote.
+pub fn kunit(json: &Path) -> Result<Vec<Case>> {
+    fn walk(group: &serde_json::Value, suite: &str, cases: &mut Vec<Case>) {
+        let empty = Vec::new();
+        let list = |name: &str| group[name].as_array().unwrap_or(&empty).clone();
+        for test in list("test_cases") {
+            let name = format!("{suite}.{}", test["name"].as_str().unwrap_or("?"));
+            if ["blk_filter", "block_filter", "block_bio"]
+                .iter()
+                .any(|ours| name.contains(ours))
+            {
+                let outcome = match test["status"].as_str() {
+                    Some("PASS") => Outcome::Pass,
+                    Some("SKIP") => Outcome::Skip,
+                    _ => Outcome::Fail,
+                };
+                cases.push(case(name, outcome));
+            }
+        }
+        for group in list("sub_groups") {
+            walk(&group, group["name"].as_str().unwrap_or("?"), cases);
+        }
+    }
+    let mut cases = Vec::new();
+    walk(
+        &serde_json::from_str(&fs::read_to_string(json)?)?,
+        "",
+        &mut cases,
+    );
+    Ok(cases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+TAP version 13
+1..2
+# timeout set to 300
+# selftests: blkfilter: test_a.sh
+# TAP version 13
+# 1..2
+# ok 1 C6: attach
+# ok 2 C7: detach # SKIP no disk
+# # Totals: pass:1
+ok 1 selftests: blkfilter: test_a.sh
+# timeout set to 300
+# selftests: blkfilter: test_b.sh
+# TAP version 13
+# 1..1
+# not ok 1 C9: late call
+# # failed: eq 1 0
+not ok 2 selftests: blkfilter: test_b.sh # exit=1
+";
+
+    fn failures(text: &str) -> Vec<String> {
+        let failed = |case: Case| (case.outcome == Outcome::Fail).then_some(case.name);
+        selftests(text).into_iter().filter_map(failed).collect()
+    }
+
+    #[test]
+    fn each_check_counts() {
+        let cases = selftests(GOOD);
+        assert_eq!(cases.len(), 3);
+        assert_eq!(cases[1], case("test_a.sh: C7: detach", Outcome::Skip));
+        assert_eq!(failures(GOOD), ["test_b.sh: C9: late call"]);
+    }
+
+    #[test]
+    fn a_module_that_does_not_load_fails_its_tests() {
+        let text = GOOD.replace(
+            "# ok 1 C6: attach\n# ok 2 C7: detach # SKIP no disk\n",
+            "# Bail out!  cannot load rust_blkfilter\n",
+        );
+        let text = text.replace("\nok 1 selftests", "\nnot ok 1 selftests");
+        assert_eq!(failures(&text)[0], "test_a.sh: ran 0 of 2 tests");
+    }
+
+    #[test]
+    fn a_run_that_dies_is_red() {
+        let cut = &GOOD[..GOOD.find("# # failed").unwrap()];
+        assert_eq!(failures(cut), ["the run ended after 1 of 2 scripts"]);
+        assert_eq!(failures(""), ["the run ended after 0 of 0 scripts"]);
+    }
+
+    #[test]
+    fn a_script_that_says_nothing_is_red() {
+        let text = "TAP version 13\n1..1\nok 1 selftests: blkfilter: test_a.sh\n";
+        assert_eq!(failures(text), ["test_a.sh: ran no test"]);
+        let text = "TAP version 13\n1..1\n# 1..1\n# ok 1 a\nnot ok 1 selftests: blkfilter: test_a.sh # TIMEOUT\n";
+        assert_eq!(failures(text).len(), 1);
+    }
+}

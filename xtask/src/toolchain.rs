@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The toolchain root and the guest's root: two Debian 13 systems made by mmdebstrap.
+
+use crate::{
+    env::{hash, remove_all, stamped, Env, Toolchain},
+    ui,
+};
+use anyhow::{bail, Context, Result};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const SUITE: &str = "trixie";
+
+/// What building, checking and emulating take. clang and rustc are of one LLVM version there.
+const TOOLS: &str = "build-essential,clang,lld,llvm,rustc,rust-src,bindgen,rustfmt,rust-clippy,\
+    bc,flex,bison,libelf-dev,libssl-dev,libdw-dev,pahole,python3,perl,git,kmod,cpio,rsync,\
+    xz-utils,zstd,qemu-system-x86,qemu-utils,ccache,sparse,codespell,e2fsprogs,ca-certificates";
+
+/// What a person, a test or the demo runs in the guest.
+const GUEST: &str = "bash,coreutils,util-linux,util-linux-extra,bsdextrautils,fdisk,kmod,udev,\
+    procps,mount,e2fsprogs,xfsprogs,fio,dmsetup,mdadm,lvm2,cryptsetup-bin,parted,stress-ng,\
+    sg3-utils,gawk,bc,make,gcc,libc6-dev,iproute2,blktrace";
+
+/// In MiB: what an empty cache grows to, with some air.
+const NEEDED: u64 = 25 * 1024;
+
+/// The mirror of the host's own apt sources, none of ours. `None` leaves it to mmdebstrap.
+pub fn mirror() -> Option<String> {
+    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
+    if let Ok(dir) = fs::read_dir("/etc/apt/sources.list.d") {
+        files.extend(dir.flatten().map(|entry| entry.path()));
+    }
+    files.sort();
+    files.iter().find_map(|file| {
+        let known = file
+            .extension()
+            .is_some_and(|e| e == "list" || e == "sources");
+        let text = fs::read_to_string(file).ok()?;
+        known.then(|| mirror_in(&text)).flatten()
+    })
+}
+
+/// The first Debian archive, not the security one, in a sources file of either format.
+fn mirror_in(text: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let line = line.trim();
+        let words = match line.strip_prefix("URIs:") {
+            Some(rest) => rest,
+            None => line.strip_prefix("deb ")?,
+        };
+        words
+            .split_whitespace()
+            .find(|word| word.contains("://") && word.trim_end_matches('/').ends_with("/debian"))
+            .map(str::to_string)
+    })
+}
+
+fn free_mib(dir: &Path) -> Result<u64> {
+    let out = ui::output(Command::new("df").args(["--output=avail", "-BM"]).arg(dir))?;
+    let number = out.lines().nth(1).unwrap_or("").trim();
+    Ok(number.trim_end_matches('M').parse()?)
+}
+
+/// What has to be true before anything is set up; one clear message if it is not.
+fn check_host(env: &Env) -> Result<()> {
+    if ui::output(Command::new("id").arg("-u"))?.trim() != "0" {
+        bail!("this needs root: it makes mount namespaces and a Debian root (try `sudo -E`)");
+    }
+    let free = free_mib(&env.cache)?;
+    if free < NEEDED {
+        bail!(
+            "too little disk: {} has {} GiB free, a set-up needs {}; \
+             XDG_CACHE_HOME can point elsewhere",
+            env.cache.display(),
+            free / 1024,
+            NEEDED / 1024
+        );
+    }
+    if Command::new("mmdebstrap")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        if Command::new("apt-get").arg("--version").output().is_err() {
+            bail!("mmdebstrap is missing and there is no apt-get to install it: install mmdebstrap, or use --toolchain host");
+        }
+        ui::step("install mmdebstrap on this machine (apt-get)", |step| {
+            let script = "apt-get update && apt-get install -y --no-install-recommends mmdebstrap";
+            ui::run_logged(
+                Command::new("setpriv")
+                    .args(["--pdeathsig", "KILL", "sh", "-c", script])
+                    .env("DEBIAN_FRONTEND", "noninteractive"),
+                &env.log("apt-get"),
+                step,
+            )
+        })
+        .context("is the package archive reachable?")?;
+    }
+    Ok(())
+}
+
+/// Makes a Debian root at `dir`. Its mounts are in a namespace of their own, so that removing what
+/// an interruption left is safe.
+fn mmdebstrap(env: &Env, name: &str, packages: &str, dir: &Path) -> Result<()> {
+    let partial = dir.with_extension("partial");
+    remove_all(&partial)?;
+    fs::create_dir_all(&env.cache)?;
+    ui::step(&format!("make the {name} (mmdebstrap)"), |step| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "unshare", "-m", "-p", "-f"])
+            .args(["--kill-child", "--mount-proc", "mmdebstrap"])
+            .args(["--mode=root", "--variant=minbase"])
+            .arg(format!("--include={}", packages.replace(' ', "")))
+            .arg(SUITE)
+            .arg(&partial);
+        if let Some(mirror) = mirror() {
+            command.arg(format!("deb {mirror} {SUITE} main"));
+        }
+        ui::run_logged(&mut command, &env.log(name), step)
+    })
+    .context("no Debian root: is the package archive reachable?")?;
+    fs::rename(&partial, dir)?;
+    Ok(())
+}
+
+/// Makes the toolchain root if it is not there.
+pub fn ensure(env: &Env) -> Result<()> {
+    if env.toolchain == Toolchain::Host {
+        return check_host_tools();
+    }
+    let (root, stamp) = (env.root(), env.root().join(".blkfilter"));
+    let want = format!("{:x}", hash(&TOOLS));
+    if stamped(&stamp, &want) {
+        return Ok(());
+    }
+    check_host(env)?;
+    remove_all(&root)?;
+    mmdebstrap(env, "toolchain root", TOOLS, &root)?;
+    fs::write(stamp, want)?;
+    Ok(())
+}
+
+/// Programs that a toolchain of the user's own has to have.
+pub const HOST_TOOLS: [&str; 11] = [
+    "clang",
+    "ld.lld",
+    "rustc",
+    "bindgen",
+    "make",
+    "flex",
+    "bison",
+    "bc",
+    "git",
+    "ccache",
+    "qemu-system-x86_64",
+];
+
+pub fn missing_host_tools() -> Vec<&'static str> {
+    let missing = |tool: &&str| Command::new(tool).arg("--version").output().is_err();
+    HOST_TOOLS.into_iter().filter(missing).collect()
+}
+
+fn check_host_tools() -> Result<()> {
+    let missing = missing_host_tools();
+    if !missing.is_empty() {
+        bail!("--toolchain host: missing here: {}", missing.join(" "));
+    }
+    Ok(())
+}
+
+/// Makes the guest's root image if it is not there: a raw ext4 file system.
+pub fn guest_image(env: &Env) -> Result<PathBuf> {
+    let dir = env.cache.join("guest");
+    let (image, stamp) = (dir.join("root.img"), dir.join("stamp"));
+    let stub = "#!/bin/sh\n\
+        mkdir -p /mnt/ctl && mount -t 9p -o trans=virtio,version=9p2000.L ctl /mnt/ctl\n\
+        exec /bin/bash /mnt/ctl/init\n";
+    let want = format!("{:x}", hash(&(GUEST, stub)));
+    if stamped(&stamp, &want) && image.exists() {
+        return Ok(image);
+    }
+    check_host(env)?;
+    fs::create_dir_all(&dir)?;
+    let (tree, partial) = (dir.join("tree"), dir.join("root.img.partial"));
+    remove_all(&tree)?;
+    mmdebstrap(env, "guest root", GUEST, &tree)?;
+    ui::step("make the guest's disk image", |step| {
+        let init = tree.join("sbin/blkfilter-init");
+        fs::write(&init, stub)?;
+        ui::output(Command::new("chmod").arg("755").arg(&init))?;
+        remove_all(&tree.join("var/lib/apt/lists"))?;
+        remove_all(&tree.join("var/cache/apt"))?;
+        fs::create_dir_all(tree.join("mnt/share"))?;
+        remove_all(&partial)?;
+        let mut mke2fs = env.tool("mke2fs");
+        mke2fs
+            .args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"])
+            .arg(&tree)
+            .arg(&partial)
+            .arg("3G");
+        ui::run_logged(&mut mke2fs, &env.log("mke2fs"), step)?;
+        remove_all(&tree)?;
+        fs::rename(&partial, &image)?;
+        fs::write(&stamp, &want)?;
+        Ok(())
+    })?;
+    Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirrors() {
+        let deb822 = "Types: deb\n# http://x.example/archive/debian/2025\nURIs: http://m.example/debian\nSuites: bookworm\n";
+        assert_eq!(mirror_in(deb822).unwrap(), "http://m.example/debian");
+        let old = "# comment\ndeb [signed-by=/a] https://m.example/debian/ bookworm main\n";
+        assert_eq!(mirror_in(old).unwrap(), "https://m.example/debian/");
+        let security = "URIs: http://m.example/debian-security\n";
+        assert_eq!(mirror_in(security), None);
+    }
+}

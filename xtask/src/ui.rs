@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What a person sees while something takes long.
+
+use anyhow::{bail, Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    fs::{self, File},
+    io::{IsTerminal, Read, Seek, SeekFrom},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Mutex,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+static TIMES: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
+
+/// One step in progress.
+pub struct Step {
+    bar: Option<ProgressBar>,
+    name: String,
+    since: Instant,
+}
+
+/// Runs a step: says that it starts, shows that it lives, says how long it took.
+pub fn step<T>(name: &str, run: impl FnOnce(&Step) -> Result<T>) -> Result<T> {
+    let terminal = std::io::stderr().is_terminal();
+    let step = Step {
+        bar: terminal.then(|| {
+            let bar = ProgressBar::new_spinner();
+            let style = "{spinner} {prefix} [{elapsed}] {wide_msg}";
+            bar.set_style(ProgressStyle::with_template(style).expect("a constant"));
+            bar.set_prefix(name.to_string());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        }),
+        name: name.to_string(),
+        since: Instant::now(),
+    };
+    if !terminal {
+        eprintln!("==> {name}");
+    }
+    let result = run(&step);
+    if let Some(bar) = &step.bar {
+        bar.finish_and_clear();
+    }
+    let took = step.since.elapsed();
+    let end = if result.is_ok() { "done" } else { "FAILED" };
+    eprintln!("==> {name}: {end} in {:.1} s", took.as_secs_f64());
+    TIMES
+        .lock()
+        .expect("no panics under it")
+        .push((name.to_string(), took));
+    result
+}
+
+/// Prints what `step()` measured.
+pub fn print_times() {
+    eprintln!("\nTime of each stage:");
+    for (name, took) in TIMES.lock().expect("no panics under it").iter() {
+        eprintln!("{:>8.1} s  {name}", took.as_secs_f64());
+    }
+}
+
+/// The end of a file, whatever its length.
+pub fn tail(path: &Path, lines: usize) -> String {
+    let mut text = Vec::new();
+    if let Ok(mut file) = File::open(path) {
+        let length = file.metadata().map(|m| m.len()).unwrap_or(0);
+        let _ = file.seek(SeekFrom::Start(length.saturating_sub(16384)));
+        let _ = file.read_to_end(&mut text);
+    }
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// Runs a command with its output in `log`; its last line is the progress that is shown.
+pub fn run_logged(command: &mut Command, log: &Path, step: &Step) -> Result<()> {
+    if let Some(dir) = log.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .spawn()
+        .with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    let mut said = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        sleep(Duration::from_millis(100));
+        match &step.bar {
+            Some(bar) => bar.set_message(tail(log, 1)),
+            None if said.elapsed() > Duration::from_secs(60) => {
+                said = Instant::now();
+                let minutes = step.since.elapsed().as_secs() / 60;
+                eprintln!("    {}: {minutes} min: {}", step.name, tail(log, 1).trim());
+            }
+            None => {}
+        }
+    };
+    if !status.success() {
+        bail!(
+            "{} failed ({status}); the end of {}:\n{}",
+            step.name,
+            log.display(),
+            tail(log, 30)
+        );
+    }
+    Ok(())
+}
+
+/// Runs a short command; its standard output.
+pub fn output(command: &mut Command) -> Result<String> {
+    let out = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    if !out.status.success() {
+        bail!(
+            "{:?} {:?} failed ({}):\n{}",
+            command.get_program(),
+            command.get_args().collect::<Vec<_>>(),
+            out.status,
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
