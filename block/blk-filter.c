@@ -11,26 +11,38 @@
  * detach, removal or evict takes it back.  All of them use cmpxchg(), so a
  * filter leaves its slot exactly once, and whoever made it leave sees it
  * through.  The submission path reads it under rcu_read_lock() and calls
- * ->submit_bio there: it takes no reference and writes nothing.  The pointer
- * stays good until the reference of the slot is dropped, which is always after
- * a grace period.
+ * ->submit_bio there: it takes no reference and writes only per-CPU counters.
+ * The pointer stays good until the reference of the slot is dropped, which is
+ * always after a grace period.
  *
- * flt->refs counts what keeps a filter working: the slot, each bio it took, and
- * the short-lived users of bdev_filter_get().  Taking is a plain increment: it
- * happens inside ->submit_bio, where the slot's reference is there.  The last
- * put queues release_work, never releases in place, as it may come from a
- * completion in interrupt context.  The release drops the module reference that
- * attach took: it is the core that does it, so no module text runs after it.
+ * flt->refs counts what keeps a filter working: the slot, each bio it took, each
+ * it armed, its own I/O in flight, and the short-lived users of
+ * bdev_filter_get().  Taking is
+ * a plain increment: it happens inside ->submit_bio, where the slot's reference
+ * is there.  The last put queues release_work, never releases in place, as it
+ * may come from a completion in interrupt context.  The release ends the
+ * filter's own workqueue, so that no ->process runs, and drops the module
+ * reference that attach took: it is the core that does it, so no module text
+ * runs after it.
  *
  * flt->handles counts what keeps only the memory: one for the filter itself
- * until it is released, and one for each detacher that waits for that.
+ * until it is released, and one for each who may still detach it or waits for
+ * its release.  The memory is freed by RCU.
  *
- * flt->bdev leads from a filter to its device, for detach only.  It is cleared
- * by removal, and read under rcu_read_lock(): the memory of a block_device is
- * freed after a grace period that starts after it left bd_filter (evict), so a
- * reader that still sees the pointer can look at the device, and gets a
- * reference to it or learns that it is going away.  A filter pins nothing of
- * its device.
+ * flt->bdev leads from a filter to its device.  Removal clears it, at evict at
+ * the latest, and it is read under rcu_read_lock() only.  The memory of
+ * block_device and gendisk is freed by RCU after evict, and the driver's by
+ * module unloading, which waits for a grace period too, after del_gendisk() cut
+ * the filter loose.  So who still sees the pointer can look at the device; who
+ * needs it for longer uses bdev_filter_pin(), which fails for a device that is
+ * going away.  A filter that is attached pins nothing of its device but for its
+ * own I/O in flight.  One that was detached leaves its slot, so removal would
+ * not find it any more: it pins the device until it has been released.
+ *
+ * flt->deferred and flt->resubmitted hold bios that the filter owns, linked
+ * through bi_next, under flt->lock.  The workqueue is poked under that lock as
+ * well: after it was dropped the worker may finish the last bio, and with it
+ * the filter.
  *
  * A queue freeze plays no part in any of this: it does not drain the hook, and
  * for devices with a ->submit_bio method it never did.
@@ -38,14 +50,15 @@
  * Lock order
  * ----------
  *
- * bdev_filter_mutex: the list of registered kinds, and all of an attach.
+ * bdev_filter_mutex: the list of registered kinds, and attaching by name.
  *   disk->filter_lock: the slots of a disk and its partitions, with
- *	BD_FILTERED and the check that the device is not going away.  A leaf:
- *	nothing sleeps for I/O or a grace period under it.
+ *	BD_FILTERED and the check that the device is not going away.
+ *   flt->lock: the lists of a filter.
  *
- * Removal holds disk->open_mutex and takes filter_lock only.  The sysfs
- * attribute gives up its active reference before it takes any lock or waits,
- * so device_del() never waits for an attach or detach.
+ * The latter two are spinlocks that nothing else nests in.  Removal holds
+ * disk->open_mutex and takes filter_lock only; bd_holder_lock has nothing to do
+ * with filters.  The sysfs attribute gives up its active reference before it
+ * takes any lock or waits, so device_del() never waits for an attach or detach.
  */
 #define pr_fmt(fmt) "blk-filter: " fmt
 
@@ -53,10 +66,22 @@
 #include <linux/blk-integrity.h>
 #include <linux/ctype.h>
 #include <linux/kmod.h>
+#include <linux/percpu.h>
+#include <trace/events/block.h>
 #include "blk.h"
 #include "blk-filter.h"
+#include "blk-throttle.h"
 
-/* Ask again how a detach is going after this long. */
+#define CREATE_TRACE_POINTS
+#include <trace/events/bdev_filter.h>
+
+/* Completion hooks that are there even if memory is short. */
+#define BDEV_FILTER_HOOKS	16
+
+/* How often a bio may be sent to another device. */
+#define BDEV_FILTER_HOPS	8
+
+/* Say how a detach is going after this long. */
 #define BDEV_FILTER_WAIT	(10 * HZ)
 
 struct bdev_filter_kind {
@@ -69,7 +94,9 @@ DEFINE_STATIC_KEY_FALSE(blk_filter_key);
 
 static DEFINE_MUTEX(bdev_filter_mutex);
 static LIST_HEAD(bdev_filter_kinds);
+/* The end of filters, and that of their own I/O, which the former may wait for. */
 static struct workqueue_struct *bdev_filter_wq;
+static struct workqueue_struct *bdev_filter_io_wq;
 
 static enum bdev_filter_verdict bdev_filter_call(struct block_device *bdev,
 						 struct bio *bio)
@@ -79,8 +106,12 @@ static enum bdev_filter_verdict bdev_filter_call(struct block_device *bdev,
 
 	rcu_read_lock();
 	flt = rcu_dereference(bdev->bd_filter);
-	if (flt)
+	if (flt) {
+		this_cpu_inc(flt->stats->seen);
 		verdict = flt->ops->submit_bio(flt, bio);
+		if (verdict == BDEV_FILTER_END)
+			trace_bdev_filter_finish(flt, bio);
+	}
 	rcu_read_unlock();
 
 	/* ->bi_end_io may not expect to be called in an RCU read section. */
@@ -89,14 +120,50 @@ static enum bdev_filter_verdict bdev_filter_call(struct block_device *bdev,
 	return verdict;
 }
 
-bool __blk_filter_bio(struct bio *bio)
+static enum bdev_filter_verdict bdev_filter_call_all(struct bio *bio)
 {
+	enum bdev_filter_verdict verdict = BDEV_FILTER_PASS;
 	struct block_device *bdev = bio->bi_bdev;
+	/* Marked already: sent to the device of the filter, so on below that. */
+	bool below = bio_flagged(bio, BIO_FILTERED);
 
 	bio_set_flag(bio, BIO_FILTERED);
-	if (bdev_is_partition(bdev) && bdev_filter_call(bdev, bio))
-		return true;
-	return bdev_filter_call(bdev_whole(bdev), bio);
+	if (bdev_is_partition(bdev) && !below)
+		verdict = bdev_filter_call(bdev, bio);
+	if (!verdict && (bdev_is_partition(bdev) || !below))
+		verdict = bdev_filter_call(bdev_whole(bdev), bio);
+	return verdict;
+}
+
+bool __blk_filter_bio(struct bio *bio)
+{
+	enum bdev_filter_verdict verdict = bdev_filter_call_all(bio);
+
+	for (int hops = 0; verdict == BDEV_FILTER_RETARGET; hops++) {
+		if (hops == BDEV_FILTER_HOPS) {
+			bio_io_error(bio);
+			return true;
+		}
+		/* What submit_bio_noacct() does, without the recursion. */
+		if (!submit_bio_check(bio) || blk_throtl_bio(bio))
+			return true;
+		if (!bdev_test_flag(bio->bi_bdev, BD_FILTERED))
+			return false;
+		verdict = bdev_filter_call_all(bio);
+	}
+	return verdict;
+}
+
+/* The device has another size now. */
+void __blk_filter_resized(struct block_device *bdev)
+{
+	struct bdev_filter *flt;
+
+	rcu_read_lock();
+	flt = rcu_dereference(bdev->bd_filter);
+	if (flt && flt->ops->resized)
+		flt->ops->resized(flt, bdev_nr_sectors(bdev));
+	rcu_read_unlock();
 }
 
 /**
@@ -106,15 +173,26 @@ bool __blk_filter_bio(struct bio *bio)
  *
  * To be called from ->submit_bio() before anyone else can see the bio; that
  * method then returns %BDEV_FILTER_TAKEN.  From here on the filter has to finish
- * the bio exactly once, with bdev_filter_endio() or bdev_filter_resubmit().
+ * the bio exactly once, with bdev_filter_endio() or bdev_filter_resubmit(), or
+ * hand it to its ->process() with bdev_filter_defer().
  *
  * Any context.
+ *
+ * Return: false if the filter may not have this bio, see
+ * bdev_filter_protected(): it has to pass or end it.
  */
-void bdev_filter_take(struct bdev_filter *flt, struct bio *bio)
+bool bdev_filter_take(struct bdev_filter *flt, struct bio *bio)
 {
+	if (unlikely(bdev_filter_protected(flt, bio)) || WARN_ON_ONCE(!flt->wq))
+		return false;
+
 	refcount_inc(&flt->refs);
+	this_cpu_inc(flt->stats->taken);
 	/* Nobody polls for a bio that is not on a hardware queue. */
 	bio_clear_polled(bio);
+	WRITE_ONCE(bio->bi_cookie, BLK_QC_T_NONE);
+	trace_bdev_filter_take(flt, bio);
+	return true;
 }
 EXPORT_SYMBOL_GPL(bdev_filter_take);
 
@@ -133,10 +211,58 @@ void bdev_filter_endio(struct bdev_filter *flt, struct bio *bio,
 	/* Part of the bio may have been split off and failed before. */
 	if (status)
 		bio->bi_status = status;
+	trace_bdev_filter_finish(flt, bio);
 	bio_endio(bio);
 	bdev_filter_put(flt);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_endio);
+
+/* The device may have shrunk while the filter had the bio. */
+static bool bdev_filter_beyond_end(struct bio *bio)
+{
+	return bio_sectors(bio) &&
+		bio_end_sector(bio) > bdev_nr_sectors(bdev_whole(bio->bi_bdev));
+}
+
+static void __bdev_filter_resubmit(struct bdev_filter *flt, struct bio *bio)
+{
+	enum bdev_filter_verdict verdict = BDEV_FILTER_PASS;
+
+	/* By bdev_filter_retarget(), to another device: everything anew. */
+	if (!bio_flagged(bio, BIO_FILTERED)) {
+		verdict = BDEV_FILTER_RETARGET;
+	} else if (bdev_is_partition(bio->bi_bdev) &&
+		   !bio_flagged(bio, BIO_REMAPPED) && !submit_bio_check(bio)) {
+		/* By the same, on its partition: the sector was not there. */
+		verdict = BDEV_FILTER_END;
+	} else if (bdev_filter_beyond_end(bio)) {
+		bio_io_error(bio);
+		verdict = BDEV_FILTER_END;
+	} else if (flt->on_partition && bdev_is_partition(bio->bi_bdev)) {
+		verdict = bdev_filter_call(bdev_whole(bio->bi_bdev), bio);
+	}
+
+	if (verdict == BDEV_FILTER_RETARGET)
+		submit_bio_noacct(bio);
+	else if (!verdict)
+		submit_bio_noacct_nocheck(bio, false);
+	bdev_filter_put(flt);
+}
+
+/* Leave an owned bio to the filter's worker. */
+static void bdev_filter_queue(struct bdev_filter *flt, struct bio_list *list,
+			      struct bio *bio)
+{
+	unsigned long flags;
+
+	/* It is not the submitter any more who would have to wait. */
+	bio->bi_opf &= ~REQ_NOWAIT;
+
+	spin_lock_irqsave(&flt->lock, flags);
+	bio_list_add(list, bio);
+	queue_work(flt->wq, &flt->work);
+	spin_unlock_irqrestore(&flt->lock, flags);
+}
 
 /**
  * bdev_filter_resubmit - let a bio that was taken go on
@@ -144,36 +270,289 @@ EXPORT_SYMBOL_GPL(bdev_filter_endio);
  * @bio: the bio
  *
  * The bio goes on below @flt: to the filter of the whole disk if @flt is that
- * of a partition, then to the device.  Neither @bio nor @flt may be used
- * afterwards.
+ * of a partition, then to the device.  If that cannot be done here, as inside of
+ * ->submit_bio() or an interrupt, the filter's worker does it.  Neither @bio nor
+ * @flt may be used afterwards.
  *
- * Process context, may sleep.
+ * Any context.
  */
 void bdev_filter_resubmit(struct bdev_filter *flt, struct bio *bio)
 {
-	might_sleep();
-
-	if (!flt->on_partition || !bdev_is_partition(bio->bi_bdev) ||
-	    !bdev_filter_call(bdev_whole(bio->bi_bdev), bio))
-		submit_bio_noacct_nocheck(bio, false);
-	bdev_filter_put(flt);
+	trace_bdev_filter_resubmit(flt, bio);
+	if (bio_in_atomic())
+		bdev_filter_queue(flt, &flt->resubmitted, bio);
+	else
+		__bdev_filter_resubmit(flt, bio);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_resubmit);
+
+/**
+ * bdev_filter_defer - hand a bio that was taken to ->process()
+ * @flt: filter that took it
+ * @bio: the bio
+ *
+ * Allocates nothing, so it works when memory is short.  A filter that is being
+ * detached gets no more calls of ->process(): the core resubmits what is left.
+ * Neither @bio nor @flt may be used afterwards but by ->process().
+ *
+ * Any context.
+ */
+void bdev_filter_defer(struct bdev_filter *flt, struct bio *bio)
+{
+	trace_bdev_filter_defer(flt, bio);
+	bdev_filter_queue(flt, &flt->deferred, bio);
+}
+EXPORT_SYMBOL_GPL(bdev_filter_defer);
+
+static void bdev_filter_hook_end(struct bio *bio)
+{
+	struct bdev_filter_hook *hook = bio->bi_private;
+	struct bdev_filter *flt = hook->flt;
+
+	bio->bi_end_io = hook->end_io;
+	bio->bi_private = hook->private;
+	if (hook->armed)
+		flt->ops->end_io(flt, bio, hook);
+	mempool_free(hook, flt->hooks);
+	/* Not ->bi_end_io(): for a chained bio that is only a tag. */
+	bio_endio(bio);
+	bdev_filter_put(flt);
+}
+
+static struct bdev_filter_hook *bdev_filter_hook(struct bdev_filter *flt,
+						 struct bio *bio, bool armed)
+{
+	bool may_wait = current_work() == &flt->work;
+	struct bdev_filter_hook *hook;
+
+	if (bdev_filter_protected(flt, bio) || WARN_ON_ONCE(!flt->hooks))
+		return NULL;
+	hook = mempool_alloc(flt->hooks, may_wait ? GFP_NOIO : GFP_NOWAIT);
+	if (!hook)
+		return NULL;
+
+	refcount_inc(&flt->refs);
+	hook->flt = flt;
+	hook->armed = armed;
+	hook->iter = bio->bi_iter;
+	hook->end_io = bio->bi_end_io;
+	hook->private = bio->bi_private;
+	bio->bi_end_io = bdev_filter_hook_end;
+	bio->bi_private = hook;
+	return hook;
+}
+
+/**
+ * bdev_filter_arm - have ->end_io() called when a bio completes
+ * @flt: the filter
+ * @bio: a bio that it passes or resubmits right after this
+ * @data: for the filter, in the hook that its ->end_io() gets
+ *
+ * From ->submit_bio() this does not wait for memory and may fail; the bio can
+ * then be deferred.  From ->process() it waits for the completion of another bio
+ * if it has to, and does not fail.
+ *
+ * Return: false if there is no memory, or if the filter may not do this to the
+ * bio, see bdev_filter_protected().
+ */
+bool bdev_filter_arm(struct bdev_filter *flt, struct bio *bio, void *data)
+{
+	struct bdev_filter_hook *hook;
+
+	if (WARN_ON_ONCE(!flt->ops->end_io))
+		return false;
+	hook = bdev_filter_hook(flt, bio, true);
+	if (!hook)
+		return false;
+
+	hook->data = data;
+	if (flt->ops->flags & BDEV_FILTER_END_IO_SLEEPS) {
+		/* Who polls expects the completion where it polls. */
+		bio_clear_polled(bio);
+		bio_set_flag(bio, BIO_COMPLETE_IN_TASK);
+	}
+	return true;
+}
+EXPORT_SYMBOL_GPL(bdev_filter_arm);
+
+/**
+ * bdev_filter_retarget - send a bio somewhere else
+ * @flt: the filter
+ * @bio: the bio
+ * @bdev: a device that the filter keeps open until its ->release()
+ * @sector: sector of @bdev, in units of 512 bytes, where it goes
+ *
+ * From ->submit_bio(), which returns %BDEV_FILTER_RETARGET after it, or from
+ * ->process(), which resubmits the bio after it.  The bio then goes through the
+ * checks and filters of @bdev, as if it had been submitted there; if @bdev is the
+ * device of the filter it goes below it.  A bio that was sent to another device
+ * too often (8 times) fails.  The filter is not released before the bio completes.
+ *
+ * Return: false if there is no memory, or if the filter may not do this to the
+ * bio, see bdev_filter_protected().  From ->process() only the latter.
+ */
+bool bdev_filter_retarget(struct bdev_filter *flt, struct bio *bio,
+			  struct block_device *bdev, sector_t sector)
+{
+	if (!bdev_filter_hook(flt, bio, false))
+		return false;
+	bio_clear_polled(bio);
+	bio_set_dev(bio, bdev);
+	bio->bi_iter.bi_sector = sector;
+	/* Also if it came to a disk through a partition. */
+	if (rcu_access_pointer(flt->bdev) == bdev)
+		bio_set_flag(bio, BIO_FILTERED);
+	return true;
+}
+EXPORT_SYMBOL_GPL(bdev_filter_retarget);
+
+static void bdev_filter_work(struct work_struct *work)
+{
+	struct bdev_filter *flt = container_of(work, struct bdev_filter, work);
+	unsigned int memflags = memalloc_noio_save();
+	bool resubmit;
+	struct bio *bio;
+
+	for (;;) {
+		spin_lock_irq(&flt->lock);
+		resubmit = !bio_list_empty(&flt->resubmitted) ||
+			flt->draining || !flt->ops->process;
+		bio = bio_list_pop(&flt->resubmitted) ?:
+			bio_list_pop(&flt->deferred);
+		spin_unlock_irq(&flt->lock);
+		if (!bio)
+			break;
+		/* This may be the last bio: the release waits for us. */
+		if (resubmit)
+			__bdev_filter_resubmit(flt, bio);
+		else
+			flt->ops->process(flt, bio);
+	}
+	memalloc_noio_restore(memflags);
+}
+
+/*
+ * Keep the device of a filter, and its driver, for longer than an RCU read
+ * section.  NULL if the filter left its slot or the device is going away.
+ */
+static struct block_device *bdev_filter_pin(struct bdev_filter *flt)
+{
+	struct block_device *bdev;
+
+	rcu_read_lock();
+	bdev = rcu_dereference(flt->bdev);
+	if (bdev && !try_module_get(bdev->bd_disk->fops->owner))
+		bdev = NULL;
+	if (bdev && !kobject_get_unless_zero(bdev_kobj(bdev))) {
+		module_put(bdev->bd_disk->fops->owner);
+		bdev = NULL;
+	}
+	rcu_read_unlock();
+	return bdev;
+}
+
+/* May sleep. */
+static void bdev_filter_unpin(struct block_device *bdev)
+{
+	struct module *owner = bdev->bd_disk->fops->owner;
+
+	put_device(&bdev->bd_device);
+	module_put(owner);
+}
+
+static void bdev_filter_io_work(struct work_struct *work)
+{
+	struct bdev_filter_io *io =
+		container_of(work, struct bdev_filter_io, work);
+	struct block_device *bdev = io->bdev;
+	struct bdev_filter *flt = io->flt;
+
+	/* After this the memory of @io may be gone. */
+	bio_endio(io->bio);
+	bdev_filter_unpin(bdev);
+	bdev_filter_put(flt);
+}
+
+static void bdev_filter_io_end(struct bio *bio)
+{
+	struct bdev_filter_io *io = bio->bi_private;
+
+	bio->bi_end_io = io->end_io;
+	bio->bi_private = io->private;
+	queue_work(bdev_filter_io_wq, &io->work);
+}
+
+/**
+ * bdev_filter_submit_below - submit I/O of a filter's own to its device
+ * @flt: the filter
+ * @bio: a bio of the filter's own, with sectors relative to the device
+ * @io: memory that stays valid until ->bi_end_io() of @bio is called
+ *
+ * The bio is not shown to @flt.  If that is the filter of a partition, the bio
+ * is shown to the filter of the whole disk.  The device and @flt stay until the
+ * bio has completed.  ->bi_end_io() is called in process context.
+ *
+ * Process context, may sleep.  Waiting for the bio is possible in ->process()
+ * and ->detached().
+ *
+ * Return: 0, -ENODEV if the device is being removed, -EINVAL if the bio goes
+ * beyond the end of the device.  If not 0, @bio is untouched.
+ */
+int bdev_filter_submit_below(struct bdev_filter *flt, struct bio *bio,
+			     struct bdev_filter_io *io)
+{
+	struct block_device *bdev = bdev_filter_pin(flt);
+
+	if (!bdev)
+		return -ENODEV;
+	if (bio_sectors(bio) && bio_end_sector(bio) > bdev_nr_sectors(bdev)) {
+		bdev_filter_unpin(bdev);
+		return -EINVAL;
+	}
+
+	refcount_inc(&flt->refs);
+	io->flt = flt;
+	io->bdev = bdev;
+	io->bio = bio;
+	io->end_io = bio->bi_end_io;
+	io->private = bio->bi_private;
+	INIT_WORK(&io->work, bdev_filter_io_work);
+	bio->bi_end_io = bdev_filter_io_end;
+	bio->bi_private = io;
+
+	bio_set_dev(bio, bdev_whole(bdev));
+	if (bdev_is_partition(bdev))
+		bio->bi_iter.bi_sector += bdev->bd_start_sect;
+	else
+		bio_set_flag(bio, BIO_FILTERED);
+	submit_bio_noacct(bio);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(bdev_filter_submit_below);
 
 static void bdev_filter_put_handle(struct bdev_filter *flt)
 {
 	if (refcount_dec_and_test(&flt->handles))
-		kfree(flt);
+		kfree_rcu(flt, rcu);
 }
 
 /* Undo what bdev_filter_create() did; the last that happens to a filter. */
 static void bdev_filter_destroy(struct bdev_filter *flt)
 {
 	struct module *owner = flt->ops->owner;
+	struct block_device *bdev;
 
+	/* Nothing is queued any more, but ->process() may not be through. */
+	if (flt->wq)
+		destroy_workqueue(flt->wq);
 	if (flt->ops->release)
 		flt->ops->release(flt);
+	bdev = rcu_replace_pointer(flt->bdev, NULL, true);
+	if (bdev && flt->state == BDEV_FILTER_STATE_DETACHED)
+		bdev_filter_unpin(bdev);
+	mempool_destroy(flt->hooks);
 	static_branch_dec(&blk_filter_key);
+	free_percpu(flt->stats);
 	module_put(owner);
 	complete_all(&flt->released);
 	bdev_filter_put_handle(flt);
@@ -215,43 +594,68 @@ EXPORT_SYMBOL_GPL(bdev_filter_get);
  */
 void bdev_filter_put(struct bdev_filter *flt)
 {
-	if (refcount_dec_and_test(&flt->refs))
+	if (!refcount_dec_and_test(&flt->refs))
+		return;
+	/* The slot's reference was put by someone who had none: undo that. */
+	if (WARN_ON_ONCE(READ_ONCE(flt->state) == BDEV_FILTER_STATE_ATTACHED))
+		refcount_set(&flt->refs, 1);
+	else
 		queue_work(bdev_filter_wq, &flt->release_work);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_put);
 
 /*
- * The rest of a detach, for whoever took @flt out of its slot: after the grace
+ * The rest of a detach or removal, once @flt left its slot.  After the grace
  * period nobody is in ->submit_bio() any more, so what is owned can only become
  * less, and the reference of the slot can go.
  */
-static void bdev_filter_finish(struct bdev_filter *flt,
-			       enum bdev_filter_reason reason)
+static void bdev_filter_cut_work(struct work_struct *work)
 {
+	struct bdev_filter *flt =
+		container_of(work, struct bdev_filter, cut_work);
+
+	trace_bdev_filter_detach(flt);
 	synchronize_rcu();
 	if (flt->ops->detached)
-		flt->ops->detached(flt, reason);
+		flt->ops->detached(flt, flt->state == BDEV_FILTER_STATE_REMOVED ?
+				   BDEV_FILTER_REMOVED : BDEV_FILTER_DETACHED);
+	if (flt->wq) {
+		spin_lock_irq(&flt->lock);
+		flt->draining = true;
+		queue_work(flt->wq, &flt->work);
+		spin_unlock_irq(&flt->lock);
+	}
 	bdev_filter_put(flt);
-}
-
-static void bdev_filter_remove_work(struct work_struct *work)
-{
-	bdev_filter_finish(container_of(work, struct bdev_filter, remove_work),
-			   BDEV_FILTER_REMOVED);
 }
 
 static bool bdev_filter_publish(struct block_device *bdev,
 				struct bdev_filter *flt)
 {
-	return !unrcu_pointer(cmpxchg(&bdev->bd_filter, NULL,
-				      RCU_INITIALIZER(flt)));
+	/* Before anyone can see it: it may be detached at once. */
+	flt->state = BDEV_FILTER_STATE_ATTACHED;
+	if (!unrcu_pointer(cmpxchg(&bdev->bd_filter, NULL,
+				   RCU_INITIALIZER(flt))))
+		return true;
+	flt->state = BDEV_FILTER_STATE_NEW;
+	return false;
 }
 
 static bool bdev_filter_unpublish(struct block_device *bdev,
-				  struct bdev_filter *flt)
+				  struct bdev_filter *flt,
+				  enum bdev_filter_state state)
 {
-	return unrcu_pointer(cmpxchg(&bdev->bd_filter, RCU_INITIALIZER(flt),
-				     NULL)) == flt;
+	if (unrcu_pointer(cmpxchg(&bdev->bd_filter, RCU_INITIALIZER(flt),
+				  NULL)) != flt)
+		return false;
+	WRITE_ONCE(flt->state, state);
+	if (state == BDEV_FILTER_STATE_DETACHED) {
+		__module_get(bdev->bd_disk->fops->owner);
+		get_device(&bdev->bd_device);
+	} else {
+		RCU_INIT_POINTER(flt->bdev, NULL);
+	}
+	queue_work(bdev_filter_wq, &flt->cut_work);
+	return true;
 }
 
 /*
@@ -286,6 +690,46 @@ void blk_filter_add_partition(struct block_device *part)
 	mutex_unlock(&disk->filter_lock);
 }
 
+static void blk_filter_uevent(struct block_device *bdev,
+			      struct bdev_filter *flt, const char *event)
+{
+	char name_var[sizeof("BLK_FILTER=") + BDEV_FILTER_NAME_LEN];
+	char event_var[sizeof("BLK_FILTER_EVENT=") + 8];
+	char *envp[] = { name_var, event_var, NULL };
+
+	snprintf(name_var, sizeof(name_var), "BLK_FILTER=%s", flt->name);
+	snprintf(event_var, sizeof(event_var), "BLK_FILTER_EVENT=%s", event);
+	kobject_uevent_env(bdev_kobj(bdev), KOBJ_CHANGE, envp);
+}
+
+/*
+ * Take @flt out of the slot of @bdev, unless somebody else did; %NULL stands for
+ * whatever is there.  For a detach the caller has pinned @bdev.
+ */
+static void bdev_filter_cut(struct block_device *bdev, struct bdev_filter *flt,
+			    enum bdev_filter_state state)
+{
+	struct gendisk *disk = bdev->bd_disk;
+	bool won;
+
+	mutex_lock(&disk->filter_lock);
+	if (!flt)
+		flt = rcu_dereference_protected(bdev->bd_filter,
+						lockdep_is_held(&disk->filter_lock));
+	/* Nobody but us takes it out of its slot, so it has its own handle. */
+	if (flt)
+		refcount_inc(&flt->handles);
+	won = flt && bdev_filter_unpublish(bdev, flt, state);
+	if (won)
+		blk_filter_update_flags(disk);
+	mutex_unlock(&disk->filter_lock);
+
+	if (won)
+		blk_filter_uevent(bdev, flt, "detach");
+	if (flt)
+		bdev_filter_put_handle(flt);
+}
+
 /*
  * Cut the filter loose from a device that is going away.
  *
@@ -296,18 +740,7 @@ void blk_filter_add_partition(struct block_device *part)
  */
 void blk_filter_remove(struct block_device *bdev)
 {
-	struct gendisk *disk = bdev->bd_disk;
-	struct bdev_filter *flt;
-
-	mutex_lock(&disk->filter_lock);
-	flt = rcu_dereference_protected(bdev->bd_filter,
-					lockdep_is_held(&disk->filter_lock));
-	if (flt && bdev_filter_unpublish(bdev, flt)) {
-		RCU_INIT_POINTER(flt->bdev, NULL);
-		blk_filter_update_flags(disk);
-		queue_work(bdev_filter_wq, &flt->remove_work);
-	}
-	mutex_unlock(&disk->filter_lock);
+	bdev_filter_cut(bdev, NULL, BDEV_FILTER_STATE_REMOVED);
 }
 
 /*
@@ -321,20 +754,25 @@ void blk_filter_evict(struct block_device *bdev)
 	if (likely(!flt))
 		return;
 	WARN_ONCE(1, "filter attached to an evicted block device\n");
-	if (bdev_filter_unpublish(bdev, flt)) {
-		RCU_INIT_POINTER(flt->bdev, NULL);
-		queue_work(bdev_filter_wq, &flt->remove_work);
-	}
+	bdev_filter_unpublish(bdev, flt, BDEV_FILTER_STATE_REMOVED);
 }
 
 /*
- * Wait until a filter that left its slot has been released.  A fatal signal
- * ends the wait, not the detach.
+ * Detach @flt from its device, unless somebody else did, and wait until it has
+ * been released.  A fatal signal ends the wait, not the detach.  The caller
+ * holds a handle.
  */
-static int bdev_filter_wait(struct bdev_filter *flt)
+static int __bdev_filter_detach(struct bdev_filter *flt)
 {
+	struct block_device *bdev = bdev_filter_pin(flt);
 	bool told = false;
 	long ret;
+
+	/* If the device is going away, removal will do it. */
+	if (bdev) {
+		bdev_filter_cut(bdev, flt, BDEV_FILTER_STATE_DETACHED);
+		bdev_filter_unpin(bdev);
+	}
 
 	for (;;) {
 		ret = wait_for_completion_killable_timeout(&flt->released,
@@ -345,42 +783,43 @@ static int bdev_filter_wait(struct bdev_filter *flt)
 			return -EINTR;
 		if (!told)
 			pr_warn("%s: detach of %s waits for %u bios\n",
-				flt->dev_name, flt->ops->name,
+				flt->dev_name, flt->name,
 				refcount_read(&flt->refs));
 		told = true;
 	}
 }
 
-/*
- * Detach @flt from its device, unless somebody else does, and wait until it has
- * been released.  The caller holds a handle.
- */
-static int bdev_filter_detach(struct bdev_filter *flt)
+/* In one of its methods? */
+static bool bdev_filter_in_method(struct bdev_filter *flt)
 {
-	struct block_device *bdev;
-	bool won = false;
+	struct work_struct *work = current_work();
 
-	rcu_read_lock();
-	bdev = rcu_dereference(flt->bdev);
-	if (bdev && !kobject_get_unless_zero(bdev_kobj(bdev)))
-		bdev = NULL;
-	rcu_read_unlock();
-
-	if (bdev) {
-		struct gendisk *disk = bdev->bd_disk;
-
-		mutex_lock(&disk->filter_lock);
-		won = bdev_filter_unpublish(bdev, flt);
-		if (won)
-			blk_filter_update_flags(disk);
-		mutex_unlock(&disk->filter_lock);
-		put_device(&bdev->bd_device);
-	}
-
-	if (won)
-		bdev_filter_finish(flt, BDEV_FILTER_DETACHED);
-	return bdev_filter_wait(flt);
+	return rcu_preempt_depth() || in_interrupt() ||
+		(work && (work == &flt->work || work == &flt->cut_work ||
+			  work == &flt->release_work));
 }
+
+/**
+ * bdev_filter_detach - end an attachment made by bdev_filter_attach()
+ * @flt: the filter
+ *
+ * When this returns the filter is gone: it sees no more bios, those it owned are
+ * finished, it has been released, and its module can be unloaded.  It does not
+ * matter whether user space or the removal of its device was faster.  A fatal
+ * signal ends the wait; the filter then goes away by itself when it has finished
+ * its last bio.  @flt may not be used afterwards.
+ *
+ * Process context, may sleep.  Not from the filter's own methods.
+ */
+void bdev_filter_detach(struct bdev_filter *flt)
+{
+	if (WARN_ON_ONCE(READ_ONCE(flt->state) == BDEV_FILTER_STATE_NEW) ||
+	    WARN_ON_ONCE(bdev_filter_in_method(flt)))
+		return;
+	__bdev_filter_detach(flt);
+	bdev_filter_put_handle(flt);
+}
+EXPORT_SYMBOL_GPL(bdev_filter_detach);
 
 /*
  * Not on a device that is going away: unhashing comes first in every removal,
@@ -398,21 +837,22 @@ static bool blk_filter_may_attach(struct block_device *bdev)
 		!(disk->flags & GENHD_FL_HIDDEN);
 }
 
-/*
- * Encrypted data, protected data and zones come with rules of their own that
- * no filter knows yet.
- */
-static bool blk_filter_supported(struct block_device *bdev)
+/* Encrypted data, protected data and zones come with rules of their own. */
+static bool blk_filter_supported(struct block_device *bdev, unsigned int flags)
 {
 #ifdef CONFIG_BLK_INLINE_ENCRYPTION
-	if (bdev_get_queue(bdev)->crypto_profile)
+	if (bdev_get_queue(bdev)->crypto_profile &&
+	    !(flags & BDEV_FILTER_CRYPTO))
 		return false;
 #endif
-	return !bdev_is_zoned(bdev) && !blk_get_integrity(bdev->bd_disk);
+	return (!bdev_is_zoned(bdev) || (flags & BDEV_FILTER_ZONED)) &&
+		(!blk_get_integrity(bdev->bd_disk) ||
+		 (flags & BDEV_FILTER_INTEGRITY));
 }
 
-/* Why @bdev can't have a filter called @name: it has one. */
-static int bdev_filter_check_slot(struct block_device *bdev, const char *name)
+/* Why @bdev can't have a filter of this kind: it has one. */
+static int bdev_filter_check_slot(struct block_device *bdev,
+				  const struct bdev_filter_operations *ops)
 {
 	struct bdev_filter *flt;
 	int ret = 0;
@@ -420,15 +860,16 @@ static int bdev_filter_check_slot(struct block_device *bdev, const char *name)
 	rcu_read_lock();
 	flt = rcu_dereference(bdev->bd_filter);
 	if (flt)
-		ret = strcmp(flt->ops->name, name) ? -EBUSY : -EALREADY;
+		ret = strcmp(flt->name, ops->name) ? -EBUSY : -EALREADY;
 	rcu_read_unlock();
 	return ret;
 }
 
-static struct bdev_filter *bdev_filter_create(struct block_device *bdev,
-					      struct bdev_filter_kind *kind)
+static struct bdev_filter *
+bdev_filter_create(struct block_device *bdev,
+		   const struct bdev_filter_operations *ops, void *data,
+		   const char *options)
 {
-	const struct bdev_filter_operations *ops = kind->ops;
 	struct bdev_filter *flt;
 	int ret;
 
@@ -440,27 +881,54 @@ static struct bdev_filter *bdev_filter_create(struct block_device *bdev,
 	flt = kzalloc(ops->size, GFP_KERNEL);
 	if (!flt)
 		goto out_put_module;
+	flt->stats = alloc_percpu(struct bdev_filter_stats);
+	if (!flt->stats)
+		goto out_free;
 
 	flt->ops = ops;
+	strscpy(flt->name, ops->name);
 	snprintf(flt->dev_name, sizeof(flt->dev_name), "%pg", bdev);
 	RCU_INIT_POINTER(flt->bdev, bdev);
 	refcount_set(&flt->refs, 1);
 	refcount_set(&flt->handles, 1);
 	flt->on_partition = bdev_is_partition(bdev);
+	spin_lock_init(&flt->lock);
 	init_completion(&flt->released);
-	INIT_WORK(&flt->remove_work, bdev_filter_remove_work);
+	INIT_WORK(&flt->work, bdev_filter_work);
+	INIT_WORK(&flt->cut_work, bdev_filter_cut_work);
 	INIT_WORK(&flt->release_work, bdev_filter_release_work);
 
+	/* Of its own: with a shared one stacked filters wait for each other. */
+	if (ops->process || (ops->flags & BDEV_FILTER_TAKES_BIOS)) {
+		flt->wq = alloc_ordered_workqueue("blkf-%s", WQ_MEM_RECLAIM,
+						  flt->dev_name);
+		if (!flt->wq)
+			goto out_free_stats;
+	}
+	if (ops->end_io || (ops->flags & BDEV_FILTER_RETARGETS)) {
+		flt->hooks = mempool_create_kmalloc_pool(BDEV_FILTER_HOOKS,
+							 sizeof(struct bdev_filter_hook));
+		if (!flt->hooks)
+			goto out_free_wq;
+	}
+
 	if (ops->attach) {
-		ret = ops->attach(flt, kind->data);
+		ret = ops->attach(flt, data, options);
 		if (ret)
-			goto out_free;
+			goto out_free_hooks;
 	}
 
 	/* Before it is published: a filter in a slot is never overlooked. */
 	static_branch_inc(&blk_filter_key);
 	return flt;
 
+out_free_hooks:
+	mempool_destroy(flt->hooks);
+out_free_wq:
+	if (flt->wq)
+		destroy_workqueue(flt->wq);
+out_free_stats:
+	free_percpu(flt->stats);
 out_free:
 	kfree(flt);
 out_put_module:
@@ -468,39 +936,65 @@ out_put_module:
 	return ERR_PTR(ret);
 }
 
-/* The caller holds a reference to the device. */
-static int bdev_filter_attach(struct block_device *bdev,
-			      struct bdev_filter_kind *kind)
+/**
+ * bdev_filter_attach - attach a filter to a device
+ * @bdev: the device; the caller keeps it open until this returns
+ * @ops: kind of filter; it need not be registered
+ * @data: passed to its ->attach()
+ * @options: passed to its ->attach(), or %NULL
+ *
+ * The filter stays on the device until bdev_filter_detach(), until user space
+ * detaches it, or until the device is removed.  It pins its module, so a module
+ * cannot wait for its exit to detach it.
+ *
+ * Process context, may sleep.
+ *
+ * Return: the filter, to be given to bdev_filter_detach() once, or -EALREADY or
+ * -EBUSY if there is a filter of the same or another kind on the device already,
+ * -EOPNOTSUPP if the filter does not cope with the device, -ENODEV if the device
+ * is being removed, -EINVAL for options that the filter does not take, -ENOENT if
+ * the module is being unloaded, -ENOMEM, or an error of its ->attach().
+ */
+struct bdev_filter *bdev_filter_attach(struct block_device *bdev,
+				       const struct bdev_filter_operations *ops,
+				       void *data, const char *options)
 {
 	struct gendisk *disk = bdev->bd_disk;
 	struct bdev_filter *flt;
 	int ret;
 
-	lockdep_assert_held(&bdev_filter_mutex);
-
-	ret = bdev_filter_check_slot(bdev, kind->ops->name);
+	if (options && *options && !(ops->flags & BDEV_FILTER_OPTIONS))
+		return ERR_PTR(-EINVAL);
+	ret = bdev_filter_check_slot(bdev, ops);
 	if (ret)
-		return ret;
+		return ERR_PTR(ret);
 
-	flt = bdev_filter_create(bdev, kind);
+	flt = bdev_filter_create(bdev, ops, data, options ?: "");
 	if (IS_ERR(flt))
-		return PTR_ERR(flt);
+		return flt;
 
 	mutex_lock(&disk->filter_lock);
+	refcount_inc(&flt->handles);
 	if (!blk_filter_may_attach(bdev))
 		ret = -ENODEV;
-	else if (!blk_filter_supported(bdev))
+	else if (!blk_filter_supported(bdev, ops->flags))
 		ret = -EOPNOTSUPP;
 	else if (!bdev_filter_publish(bdev, flt))
-		ret = bdev_filter_check_slot(bdev, kind->ops->name) ?: -EBUSY;
+		ret = bdev_filter_check_slot(bdev, ops) ?: -EBUSY;
 	else
 		blk_filter_update_flags(disk);
 	mutex_unlock(&disk->filter_lock);
 
-	if (ret)
+	if (ret) {
+		bdev_filter_put_handle(flt);
 		bdev_filter_destroy(flt);
-	return ret;
+		return ERR_PTR(ret);
+	}
+	trace_bdev_filter_attach(flt);
+	blk_filter_uevent(bdev, flt, "attach");
+	return flt;
 }
+EXPORT_SYMBOL_GPL(bdev_filter_attach);
 
 static bool bdev_filter_name_valid(const char *name)
 {
@@ -593,19 +1087,23 @@ void bdev_filter_unregister(const struct bdev_filter_operations *ops)
 }
 EXPORT_SYMBOL_GPL(bdev_filter_unregister);
 
-static int blk_filter_attach_name(struct block_device *bdev, const char *name)
+static int blk_filter_attach_name(struct block_device *bdev, const char *name,
+				  const char *options)
 {
 	struct bdev_filter_kind *kind;
+	struct bdev_filter *flt;
 	bool loaded = false;
-	int ret;
 
 	for (;;) {
 		mutex_lock(&bdev_filter_mutex);
 		kind = bdev_filter_find(name);
-		ret = kind ? bdev_filter_attach(bdev, kind) : -ENOENT;
+		flt = kind ? bdev_filter_attach(bdev, kind->ops, kind->data,
+						options) : ERR_PTR(-ENOENT);
 		mutex_unlock(&bdev_filter_mutex);
+		if (!IS_ERR(flt))
+			bdev_filter_put_handle(flt);
 		if (kind || loaded)
-			return ret;
+			return PTR_ERR_OR_ZERO(flt);
 		/* Registers from module init: no lock may be held here. */
 		request_module("blkfilter-%s", name);
 		loaded = true;
@@ -614,16 +1112,19 @@ static int blk_filter_attach_name(struct block_device *bdev, const char *name)
 
 static int blk_filter_detach_any(struct block_device *bdev)
 {
-	struct bdev_filter *flt = bdev_filter_get(bdev);
+	struct bdev_filter *flt;
 	int ret;
 
+	rcu_read_lock();
+	flt = rcu_dereference(bdev->bd_filter);
+	/* In its slot it has its own handle, and a reader keeps it there. */
+	if (flt)
+		refcount_inc(&flt->handles);
+	rcu_read_unlock();
 	if (!flt)
 		return 0;
 
-	/* A reference would be waited for. */
-	refcount_inc(&flt->handles);
-	bdev_filter_put(flt);
-	ret = bdev_filter_detach(flt);
+	ret = __bdev_filter_detach(flt);
 	bdev_filter_put_handle(flt);
 	return ret;
 }
@@ -663,40 +1164,54 @@ static ssize_t blk_filter_store(struct device *dev,
 				const char *buf, size_t count)
 {
 	struct block_device *bdev = dev_to_bdev(dev);
-	char copy[BDEV_FILTER_NAME_LEN + 2], *name;
-	bool detach = false;
+	struct module *driver = bdev->bd_disk->fops->owner;
+	char disk_name[DISK_NAME_LEN + 8];
+	char *copy, *options, *name;
 	struct kernfs_node *kn;
+	bool detach = false;
 	int ret;
 
+	/* For the log: the device may be gone at the end. */
+	strscpy(disk_name, dev_name(dev));
 	if (!capable(CAP_SYS_ADMIN)) {
 		ret = -EPERM;
 		goto out;
 	}
 
-	/* One byte more than the longest name and its newline shows it off. */
-	strscpy(copy, buf);
-	name = strim(copy);
-	detach = !strcmp(name, "none");
-	if (strlen(buf) != count || count >= sizeof(copy) ||
-	    (!detach && !bdev_filter_name_valid(name))) {
-		ret = -EINVAL;
+	copy = kmemdup_nul(buf, count, GFP_KERNEL);
+	if (!copy) {
+		ret = -ENOMEM;
 		goto out;
 	}
+	options = strim(copy);
+	name = strsep(&options, " \t\n");
+	options = options ? skip_spaces(options) : "";
+	detach = !strcmp(name, "none");
+	ret = -EINVAL;
+	if (strlen(buf) != count || (detach && *options) ||
+	    (!detach && !bdev_filter_name_valid(name)))
+		goto out_free;
 
 	/*
 	 * Loading a module takes as long as it likes, and so do the bios that a
 	 * filter owns.  Removal of the device must not wait for either.  This
-	 * also gets a reference to the device.
+	 * also gets a reference to the device, which needs its driver to be put.
 	 */
+	ret = -ENODEV;
+	if (!try_module_get(driver))
+		goto out_free;
 	kn = sysfs_break_active_protection(&dev->kobj, &attr->attr);
-	if (!kn)
-		return -ENODEV;
-	ret = detach ? blk_filter_detach_any(bdev) :
-		       blk_filter_attach_name(bdev, name);
-	sysfs_unbreak_active_protection(kn);
+	if (kn) {
+		ret = detach ? blk_filter_detach_any(bdev) :
+			       blk_filter_attach_name(bdev, name, options);
+		sysfs_unbreak_active_protection(kn);
+	}
+	module_put(driver);
+out_free:
+	kfree(copy);
 out:
 	if (ret)
-		pr_warn_ratelimited("%pg: %s failed: %pe\n", bdev,
+		pr_warn_ratelimited("%s: %s failed: %pe\n", disk_name,
 				    detach ? "detach" : "attach", ERR_PTR(ret));
 	return ret ?: count;
 }
@@ -704,12 +1219,40 @@ out:
 struct device_attribute dev_attr_filter =
 	__ATTR(filter, 0644, blk_filter_show, blk_filter_store);
 
+/* Bios seen, bios taken, and what keeps the filter busy now. */
+static ssize_t blk_filter_stat_show(struct device *dev,
+				    struct device_attribute *attr, char *buf)
+{
+	struct block_device *bdev = dev_to_bdev(dev);
+	unsigned long seen = 0, taken = 0;
+	unsigned int in_flight = 0;
+	struct bdev_filter *flt;
+	int cpu;
+
+	rcu_read_lock();
+	flt = rcu_dereference(bdev->bd_filter);
+	if (flt) {
+		for_each_possible_cpu(cpu) {
+			seen += per_cpu_ptr(flt->stats, cpu)->seen;
+			taken += per_cpu_ptr(flt->stats, cpu)->taken;
+		}
+		in_flight = refcount_read(&flt->refs) - 1;
+	}
+	rcu_read_unlock();
+	return sysfs_emit(buf, "%lu %lu %u\n", seen, taken, in_flight);
+}
+
+struct device_attribute dev_attr_filter_stat =
+	__ATTR(filter_stat, 0444, blk_filter_stat_show, NULL);
+
 static int __init blk_filter_init(void)
 {
 	bdev_filter_wq = alloc_workqueue("blk-filter",
 					 WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	if (!bdev_filter_wq)
-		panic("Failed to create the blk-filter workqueue\n");
+	bdev_filter_io_wq = alloc_workqueue("blk-filter-io",
+					    WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	if (!bdev_filter_wq || !bdev_filter_io_wq)
+		panic("Failed to create the blk-filter workqueues\n");
 	return 0;
 }
 subsys_initcall(blk_filter_init);

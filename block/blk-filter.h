@@ -10,11 +10,13 @@
 DECLARE_STATIC_KEY_FALSE(blk_filter_key);
 
 extern struct device_attribute dev_attr_filter;
+extern struct device_attribute dev_attr_filter_stat;
 
 bool __blk_filter_bio(struct bio *bio);
 void blk_filter_add_partition(struct block_device *part);
 void blk_filter_remove(struct block_device *bdev);
 void blk_filter_evict(struct block_device *bdev);
+void __blk_filter_resized(struct block_device *bdev);
 
 /*
  * Shows a bio to the filters of its device.  Returns %true if the bio is no
@@ -42,21 +44,35 @@ static inline void blk_filter_clone_bio(struct bio *bio, struct bio *bio_src)
 	    bio_flagged(bio_src, BIO_FILTERED))
 		bio_set_flag(bio, BIO_FILTERED);
 }
+
+static inline void blk_filter_resized(struct block_device *bdev)
+{
+	if (static_branch_unlikely(&blk_filter_key))
+		__blk_filter_resized(bdev);
+}
 #else
 static inline bool blk_filter_bio(struct bio *bio)
 {
 	return false;
 }
+
 static inline void blk_filter_done_bio(struct bio *bio)
 {
 }
+
 static inline void blk_filter_clone_bio(struct bio *bio, struct bio *bio_src)
 {
 }
+
 static inline void blk_filter_add_partition(struct block_device *part)
 {
 }
+
 static inline void blk_filter_remove(struct block_device *bdev)
+{
+}
+
+static inline void blk_filter_resized(struct block_device *bdev)
 {
 }
 #endif /* CONFIG_BLK_FILTER */

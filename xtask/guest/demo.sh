@@ -4,7 +4,7 @@
 # host wants to see.
 
 fail() { echo "  [FAILED] $*"; exit 1; }
-say() { printf '\n%s\n' "$*"; }
+say() { echo; printf '%s\n' "$@"; }
 show() { echo "    $*"; }
 ok() { echo "  [ok] $*"; }
 
@@ -16,6 +16,19 @@ mnt=/mnt/disk
 filter_sectors() {	# kind...: sectors that the filter counted
 	awk -v kinds=" $* " 'index(kinds, " " $1 " ") { n += $3 } END { print n / 512 }' $debug/stats
 }
+both() {	# what the filter and the block layer have counted so far
+	fr=$(filter_sectors read) fw=$(filter_sectors write write_zeroes) fd=$(filter_sectors discard)
+	r=$(disk_sectors 3) w=$(disk_sectors 7) d=$(disk_sectors 14)
+}
+quiet() {	# freeze the file system, and wait until the last read is through, too
+	local last= now=
+	fsfreeze -f $mnt || fail "cannot freeze"
+	until [ -n "$last" ] && [ "$last" = "$now" ] && grep -qE '^ *0 +0$' /sys/block/$disk/inflight; do
+		last=$now
+		sleep 0.2
+		now=$(cat /sys/block/$disk/stat)
+	done
+}
 disk_sectors() {	# field of the block layer's own statistics
 	awk -v f="$1" '{ print $f }' /sys/block/$disk/stat
 }
@@ -25,15 +38,15 @@ say "This is Linux $(uname -r), built a moment ago, with block device filters:"
 show "/sys/block/$disk/filter says: $(cat $filter)"
 ok "the kernel knows filters, and $disk has none"
 
-say "$disk has an ext4 file system. It is mounted, and kept busy: the kernel's whole"
-say "Documentation/ is being copied onto it, and fio writes, reads and verifies."
+say "$disk has an ext4 file system. It is mounted, and kept busy: the kernel's whole" \
+	"Documentation/ is being copied onto it, and fio writes, reads and verifies."
 mkdir -p $mnt /mnt/doc
 mount -t ext4 -o errors=continue /dev/$disk $mnt || fail "cannot mount $disk"
 mount -o ro /dev/vdc /mnt/doc || fail "cannot mount the documentation"
 truncate -s 32M $mnt/fio.data
 fio --name=busy --filename=$mnt/fio.data --size=32M --rw=randrw --bs=4k --direct=1 \
 	--ioengine=libaio --iodepth=4 --verify=crc32c --verify_fatal=1 --time_based \
-	--runtime=20 --output=/tmp/fio.out > /dev/null 2>&1 &
+	--runtime=10 --output=/tmp/fio.out > /dev/null 2>&1 &
 fio=$!
 cp -r /mnt/doc $mnt/tree > /tmp/cp.out 2>&1 &
 copy=$!
@@ -41,11 +54,13 @@ sleep 1
 kill -0 $fio $copy || fail "nothing is busy: $(cat /tmp/fio.out /tmp/cp.out)"
 ok "the file system is mounted and busy"
 
-say "Now the filter, written in safe Rust, goes between the file system and the disk."
-say "For a moment the file system is frozen, so that both sides start counting at the same bio."
-fsfreeze -f $mnt || fail "cannot freeze"
+say "Now the filter, written in safe Rust, goes between the file system and the disk." \
+	"For a moment the file system is frozen, so that both sides start counting at the same bio."
+quiet
 echo rust_blkfilter > $filter || fail "cannot attach"
-r0=$(disk_sectors 3) w0=$(disk_sectors 7) d0=$(disk_sectors 14)
+udevadm settle	# it is told, and has a look at the disk
+both
+fr0=$fr fw0=$fw fd0=$fd r0=$r w0=$w d0=$d
 fsfreeze -u $mnt
 show "echo rust_blkfilter > $filter"
 show "$filter says: $(cat $filter)"
@@ -65,12 +80,12 @@ ok "the filter counts every bio"
 if rmmod rust_blkfilter 2> /dev/null; then fail "the module could be unloaded while attached"; fi
 ok "its module cannot be unloaded while it is attached"
 
-say "Does it miss anything? Freeze again, and compare with the block layer's own statistics,"
-say "in sectors of 512 bytes since it was attached:"
-fsfreeze -f $mnt || fail "cannot freeze"
-r=$(($(disk_sectors 3) - r0)) w=$(($(disk_sectors 7) - w0)) d=$(($(disk_sectors 14) - d0))
-fr=$(filter_sectors read) fw=$(filter_sectors write write_zeroes) fd=$(filter_sectors discard)
+say "Does it miss anything? Freeze again, and compare with the block layer's own statistics," \
+	"in sectors of 512 bytes since it was attached:"
+quiet
+both
 fsfreeze -u $mnt
+fr=$((fr - fr0)) fw=$((fw - fw0)) fd=$((fd - fd0)) r=$((r - r0)) w=$((w - w0)) d=$((d - d0))
 show "          filter   block layer"
 show "$(printf '%-8s %8d   %8d' read $fr $r)"
 show "$(printf '%-8s %8d   %8d' write $fw $w)"

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # The guest's process 1. The host wrote it, and the command to run, into the
-# control directory, which the image's stub mounted on /run/ctl.
+# control directory, which the image's stub mounted on /mnt/ctl.
 
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 TERM=${TERM:-linux}
-ctl=/run/ctl
+ctl=/mnt/ctl
 
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -19,6 +19,9 @@ mount -t debugfs debugfs /sys/kernel/debug
 [ -d /sys/kernel/config ] && mount -t configfs configfs /sys/kernel/config
 [ -d /sys/fs/cgroup ] && mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ln -sfn /proc/self/fd /dev/fd
+ln -sf fd/0 /dev/stdin
+ln -sf fd/1 /dev/stdout
+ln -sf fd/2 /dev/stderr
 hostname blkfilter
 
 share() {	# tag directory options

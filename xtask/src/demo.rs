@@ -21,12 +21,12 @@ fn steps() -> usize {
 
 /// An ext4 image with the kernel's documentation: a real tree to copy. Made once a kernel.
 fn documentation(env: &Env) -> Result<PathBuf> {
-    let image = env
-        .cache
-        .join(format!("guest/documentation{}.img", env.suffix()));
+    let dir = env.cache.join("guest");
+    let image = dir.join(format!("documentation{}.img", env.suffix()));
     if image.exists() {
         return Ok(image);
     }
+    fs::create_dir_all(&dir)?;
     let partial = image.with_extension("partial");
     remove_all(&partial)?;
     ui::step("make a disk with the kernel's Documentation/", |step| {

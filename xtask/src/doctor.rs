@@ -75,7 +75,7 @@ pub fn doctor(env: &Env) -> Result<i32> {
         "not there"
     };
     let accel = match fs::read_to_string(env.cache.join("accel")) {
-        Ok(text) if text == "kvm" => "KVM",
+        Ok(text) if text.starts_with("kvm") => "KVM",
         Ok(_) => "emulation (TCG)",
         Err(_) => "found out at the first boot",
     };

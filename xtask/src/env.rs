@@ -16,6 +16,7 @@
 
 use anyhow::{bail, Context, Result};
 use std::{
+    cell::RefCell,
     env,
     fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
@@ -31,11 +32,12 @@ const ENTER: &str = r#"
 set -e
 root=$1; shift
 bind() { mkdir -p "$root$1"; mount --bind "$1" "$root$1"; }
+# Before the others: one of them may be below /tmp.
+mount -t tmpfs tmpfs "$root/tmp"
 printf '%s\n' "$BLKFILTER_BIND" | while IFS= read -r dir; do [ -z "$dir" ] || bind "$dir"; done
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount -t sysfs sysfs "$root/sys"
-mount -t tmpfs tmpfs "$root/tmp"
 cwd=$BLKFILTER_CWD
 unset BLKFILTER_BIND BLKFILTER_CWD
 exec chroot "$root" env --chdir="$cwd" PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 "$@"
@@ -55,6 +57,8 @@ pub struct Env {
     pub toolchain: Toolchain,
     /// A kernel tree of the user's own.
     pub kernel: Option<PathBuf>,
+    /// A seeded bug, on top of the series: a directory of `xtask/mutants/`.
+    pub mutant: RefCell<Option<PathBuf>>,
     _lock: Option<File>,
 }
 
@@ -85,6 +89,7 @@ impl Env {
             cache,
             toolchain,
             kernel,
+            mutant: RefCell::new(None),
             _lock: None,
         })
     }
@@ -154,6 +159,8 @@ impl Env {
         command
             .env("CCACHE_DIR", self.cache.join("ccache"))
             .env("CCACHE_MAXSIZE", "10G")
+            // The same compiler in a root that was made anew is the same compiler.
+            .env("CCACHE_COMPILERCHECK", "content")
             // A build of the same source is the same build.
             .env("KBUILD_BUILD_TIMESTAMP", "@1700000000")
             .env("KBUILD_BUILD_USER", "blkfilter")
@@ -208,6 +215,7 @@ mod tests {
             cache: dir.clone(),
             toolchain: Toolchain::Host,
             kernel: None,
+            mutant: RefCell::new(None),
             _lock: None,
         };
         let mut first = new();

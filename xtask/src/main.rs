@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `cargo xtask`: from a clean machine to a tested kernel with block device filters.
 
+mod bench;
 mod build;
 mod demo;
 mod doctor;
@@ -10,6 +11,7 @@ mod logscan;
 mod qemu;
 mod series;
 mod source;
+mod style;
 mod test;
 mod toolchain;
 mod tree;
@@ -53,10 +55,16 @@ enum Job {
         full: bool,
         #[arg(long, value_enum)]
         flavour: Option<Flavour>,
-        /// Only the selftests with this in their name.
+        /// Only the selftests, or mutants, with this in their name; or host, style, kunit-uml or
+        /// kunit-debug.
         #[arg(long, value_name = "PATTERN")]
         only: Option<String>,
+        /// Build kernels with seeded bugs instead; each has to be caught by its test.
+        #[arg(long, conflicts_with_all = ["full", "flavour"])]
+        mutants: bool,
     },
+    /// Count the instructions that a bio costs, without and with filters.
+    Bench,
     /// Boot a guest and run a command there as root; exits with its status.
     Run {
         #[arg(long, value_enum, default_value = "plain")]
@@ -171,9 +179,15 @@ fn run(cli: Cli) -> Result<i32> {
             }
         }
         Job::Test {
+            mutants: true,
+            only,
+            ..
+        } => test::run_mutants(env, only.as_deref())?,
+        Job::Test {
             full,
             flavour,
             only,
+            mutants: false,
         } => test::run(
             env,
             &test::Options {
@@ -182,6 +196,7 @@ fn run(cli: Cli) -> Result<i32> {
                 only,
             },
         )?,
+        Job::Bench => bench::run(env)?,
         Job::Run {
             flavour,
             disk,

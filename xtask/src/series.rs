@@ -82,7 +82,8 @@ pub fn check(env: &Env) -> Result<()> {
             "/MAINTAINERS",
             "/block/",
         ]))?;
-        ui::output(git().args(["checkout", "-q", "base"]))?;
+        // Not the branch itself: that has to stay where it is.
+        ui::output(git().args(["checkout", "-q", "--detach", "base"]))?;
         for name in &names[1..] {
             ui::output(git().args(["am", "-q"]).arg(dir.join("patches").join(name)))
                 .with_context(|| format!("{name} does not apply"))?;

@@ -5,11 +5,12 @@ use crate::{
     build::{self, Flavour},
     env::Env,
     ktap::{self, Case, Outcome},
-    qemu, ui,
+    qemu, style, ui,
 };
 use anyhow::{bail, Context, Result};
 use std::{
     fs,
+    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -173,16 +174,111 @@ fn selftests(env: &Env, flavour: Flavour, scripts: &[String]) -> Result<Vec<Case
             output += line;
         })?;
         let mut cases = ktap::selftests(&output);
-        for splat in &outcome.splats {
-            eprintln!("--- in the kernel log:\n{splat}\n---");
-            let first = splat.lines().take(3).collect::<Vec<_>>().join(" ");
-            cases.push(Case {
-                name: format!("kernel log: {first}"),
-                outcome: Outcome::Fail,
-            });
+        cases.extend(outcome.splats.iter().map(|splat| log_case(splat)));
+        Ok(cases)
+    })
+}
+
+/// Runs our KUnit suites in the debug kernel, which has them built in, as it boots. Not all suites:
+/// some doctests of others put timers on the stack without telling DEBUG_OBJECTS.
+fn kunit_qemu(env: &Env) -> Result<Vec<Case>> {
+    let kernel = build::kernel(env, Flavour::Debug)?;
+    ui::step("KUnit on the debug kernel", |_| {
+        let mut cases = Vec::new();
+        for glob in ["*blk_filter*", "rust_doctests_kernel.*block_*"] {
+            let mut guest = qemu::Guest::new(&kernel, "true");
+            guest.cmdline = format!("kunit.enable=1 kunit.filter_glob={glob}");
+            let outcome = qemu::run(env, &guest, |_| {})?;
+            cases.extend(ktap::kunit(&build::parse_kunit(env, &outcome.log)?)?);
+            cases.extend(outcome.splats.iter().map(|splat| log_case(splat)));
         }
         Ok(cases)
     })
+}
+
+/// What is wrong with a kernel log is a failure of its own.
+fn log_case(splat: &str) -> Case {
+    eprintln!("--- in the kernel log:\n{splat}\n---");
+    let first = splat.lines().take(3).collect::<Vec<_>>().join(" ");
+    Case {
+        name: format!("kernel log: {first}"),
+        outcome: Outcome::Fail,
+    }
+}
+
+/// A seeded bug and what has to catch it: `xtask/mutants/<name>/diff`, and `test` with the name of
+/// a script and of a clause.
+struct Mutant {
+    dir: PathBuf,
+    script: String,
+    clause: String,
+}
+
+fn mutants(env: &Env) -> Result<Vec<Mutant>> {
+    let mut mutants = Vec::new();
+    for entry in fs::read_dir(env.repo.join("xtask/mutants"))? {
+        let dir = entry?.path();
+        let text = fs::read_to_string(dir.join("test"))
+            .with_context(|| format!("{} has no `test`", dir.display()))?;
+        let (script, clause) = text
+            .trim()
+            .split_once(' ')
+            .with_context(|| format!("{}/test: no script and clause", dir.display()))?;
+        mutants.push(Mutant {
+            dir: dir.clone(),
+            script: script.into(),
+            clause: clause.into(),
+        });
+    }
+    mutants.sort_by(|a, b| a.dir.cmp(&b.dir));
+    Ok(mutants)
+}
+
+/// Whether a check of the script failed that names the clause.
+fn caught(mutant: &Mutant, cases: &[Case]) -> bool {
+    let start = format!("{}: {}:", mutant.script, mutant.clause);
+    cases
+        .iter()
+        .any(|case| case.outcome == Outcome::Fail && case.name.starts_with(&start))
+}
+
+/// Builds the kernel with each seeded bug; the test that is for it has to fail there, and to pass
+/// without it.
+pub fn run_mutants(env: &Env, only: Option<&str>) -> Result<()> {
+    let mut mutants = mutants(env)?;
+    mutants.retain(|m| only.is_none_or(|only| m.dir.to_string_lossy().contains(only)));
+    let mut scripts: Vec<String> = mutants.iter().map(|m| m.script.clone()).collect();
+    scripts.sort();
+    scripts.dedup();
+    let cases = selftests(env, Flavour::Plain, &scripts)?;
+    let failed: Vec<&Case> = cases
+        .iter()
+        .filter(|case| case.outcome != Outcome::Pass)
+        .collect();
+    if !failed.is_empty() || cases.is_empty() {
+        bail!("the tests do not pass without a seeded bug: {failed:?}");
+    }
+    let mut count = 0;
+    for mutant in &mutants {
+        let name = mutant.dir.file_name().unwrap_or_default().to_string_lossy();
+        eprintln!("--- {name}");
+        env.mutant.replace(Some(mutant.dir.clone()));
+        let cases = selftests(env, Flavour::Plain, std::slice::from_ref(&mutant.script));
+        env.mutant.replace(None);
+        let good = cases.as_ref().is_ok_and(|cases| caught(mutant, cases));
+        if let Err(error) = cases {
+            eprintln!("{error:#}");
+        }
+        count += good as usize;
+        let verdict = if good { "caught" } else { "NOT CAUGHT" };
+        println!("{verdict}: {name}, by {} {}", mutant.script, mutant.clause);
+    }
+    ui::print_times();
+    println!("caught {count}/{}", mutants.len());
+    if count != mutants.len() || mutants.is_empty() {
+        std::process::exit(1);
+    }
+    Ok(())
 }
 
 pub struct Options {
@@ -198,7 +294,17 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
         count: options.only.is_none(),
     };
     let all = scripts(env)?;
-    if let Some(pattern) = &options.only {
+    let suite = options.only.as_deref().unwrap_or_default();
+    if ["host", "style", "kunit-uml", "kunit-debug"].contains(&suite) {
+        report.count = true;
+        let cases = match suite {
+            "host" => host(env),
+            "style" => style::check(env),
+            "kunit-uml" => build::uml_kunit(env).and_then(|json| ktap::kunit(&json)),
+            _ => kunit_qemu(env),
+        };
+        report.run(suite, cases)?;
+    } else if let Some(pattern) = &options.only {
         let some: Vec<String> = all.into_iter().filter(|s| s.contains(pattern)).collect();
         if some.is_empty() {
             bail!("no selftest has {pattern} in its name");
@@ -209,6 +315,7 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
     } else {
         if options.flavour.is_none() {
             report.run("host", host(env))?;
+            report.run("style", style::check(env))?;
             let kunit = build::uml_kunit(env).and_then(|json| ktap::kunit(&json));
             report.run("kunit-uml", kunit)?;
         }
@@ -216,6 +323,7 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
             report.run("selftests-plain", selftests(env, Flavour::Plain, &all))?;
         }
         if options.full || options.flavour == Some(Flavour::Debug) {
+            report.run("kunit-debug", kunit_qemu(env))?;
             report.run("selftests-debug", selftests(env, Flavour::Debug, &all))?;
         } else if options.flavour.is_none() {
             let smoke = fs::read_to_string(env.repo.join("xtask/smoke"))?;
@@ -302,6 +410,33 @@ mod tests {
         assert_eq!(failures(number + 1, Outcome::Pass), 1);
         assert_eq!(failures(0, Outcome::Pass), 1);
         assert_eq!(failures(number, Outcome::Skip), number);
+    }
+
+    #[test]
+    fn a_mutant_is_caught_by_its_clause_only() {
+        let mutant = Mutant {
+            dir: PathBuf::from("x"),
+            script: "test_a.sh".into(),
+            clause: "C7".into(),
+        };
+        let case = |name: &str, outcome| {
+            vec![Case {
+                name: name.into(),
+                outcome,
+            }]
+        };
+        assert!(caught(&mutant, &case("test_a.sh: C7: x", Outcome::Fail)));
+        assert!(!caught(&mutant, &case("test_a.sh: C7: x", Outcome::Pass)));
+        assert!(!caught(&mutant, &case("test_a.sh: C71: x", Outcome::Fail)));
+        assert!(!caught(&mutant, &case("test_b.sh: C7: x", Outcome::Fail)));
+        assert!(!caught(&mutant, &[]));
+        let env = Env::new(Toolchain::Host, None).unwrap();
+        let all = scripts(&env).unwrap();
+        let unknown = |m: &Mutant| !all.contains(&m.script) || !m.dir.join("diff").exists();
+        assert_eq!(
+            mutants(&env).unwrap().iter().filter(|m| unknown(m)).count(),
+            0
+        );
     }
 
     #[test]

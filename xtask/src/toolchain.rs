@@ -17,12 +17,13 @@ const SUITE: &str = "trixie";
 /// What building, checking and emulating take. clang and rustc are of one LLVM version there.
 const TOOLS: &str = "build-essential,clang,lld,llvm,rustc,rust-src,bindgen,rustfmt,rust-clippy,\
     bc,flex,bison,libelf-dev,libssl-dev,libdw-dev,pahole,python3,perl,git,kmod,cpio,rsync,\
-    xz-utils,zstd,qemu-system-x86,qemu-utils,ccache,sparse,codespell,e2fsprogs,ca-certificates";
+    xz-utils,zstd,qemu-system-x86,qemu-utils,ccache,sparse,codespell,\
+    python3-ply,python3-git,e2fsprogs,ca-certificates";
 
 /// What a person, a test or the demo runs in the guest.
 const GUEST: &str = "bash,coreutils,util-linux,util-linux-extra,bsdextrautils,fdisk,kmod,udev,\
     procps,mount,e2fsprogs,xfsprogs,fio,dmsetup,mdadm,lvm2,cryptsetup-bin,parted,stress-ng,\
-    sg3-utils,gawk,bc,make,gcc,libc6-dev,iproute2,blktrace";
+    sg3-utils,gawk,bc,make,gcc,libc6-dev,blktrace";
 
 /// In MiB: what an empty cache grows to, with some air.
 const NEEDED: u64 = 25 * 1024;

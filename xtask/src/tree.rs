@@ -3,12 +3,13 @@
 //!
 //! A commit of the series is a directory of `series/`: `message`, `diff` (what it changes in files
 //! that exist upstream) and `files` (the new files it brings; they stand in the repository at
-//! their kernel path). They become real commits on top of the pristine kernel, made with an index
+//! their kernel path). A later commit may change a file that an earlier one brought: it has a diff
+//! of that as well, and the earlier commit brings the file without it. They become real commits on top of the pristine kernel, made with an index
 //! of their own: the work tree is touched only when it moves to the result, and then git writes
 //! only the files that differ, so that a build after it stays incremental.
 
 use crate::{
-    env::{remove_all, Env},
+    env::{hash, remove_all, Env},
     source, ui,
 };
 use anyhow::{bail, Context, Result};
@@ -27,6 +28,8 @@ pub struct Commit {
     pub dir: PathBuf,
     pub message: String,
     pub files: Vec<String>,
+    /// A seeded bug, which the files in the repository do not have.
+    pub mutant: bool,
 }
 
 impl Commit {
@@ -66,6 +69,7 @@ pub fn series(repo: &Path) -> Result<Vec<Commit>> {
             dir,
             message,
             files,
+            mutant: false,
         });
     }
     commits.sort_by(|a, b| a.name.cmp(&b.name));
@@ -118,6 +122,41 @@ impl Index<'_> {
         Ok(ui::output(self.git().args(args))?.trim().to_string())
     }
 
+    /// Applies the diff of a commit.
+    fn apply(&self, commit: &Commit, how: &[&str]) -> Result<()> {
+        let mut git = self.git();
+        git.args(["apply", "--cached", "--whitespace=nowarn"])
+            .args(how)
+            .arg(commit.diff());
+        let out = git.output()?;
+        if !out.status.success() {
+            bail!("{}", String::from_utf8_lossy(&out.stderr).trim());
+        }
+        Ok(())
+    }
+
+    /// Puts the new files of commit `n` into the index, as they are before the later commits.
+    fn bring(&self, commits: &[Commit], n: usize, parent: &str) -> Result<()> {
+        for file in &commits[n].files {
+            let ours = self.env.repo.join(file);
+            let mut content = fs::read(&ours)?;
+            if file == MAINTAINERS {
+                let kernel = self.run(&["show", &format!("{parent}:{MAINTAINERS}")])? + "\n";
+                content = insert_entry(&kernel, &String::from_utf8(content)?).into_bytes();
+            }
+            self.add(file, &content, executable(&ours)?)?;
+            for later in commits[n + 1..].iter().rev() {
+                if !later.mutant && later.upstream().contains(file) {
+                    self.apply(later, &["-R", &format!("--include={file}")])
+                        .with_context(|| {
+                            format!("series/{}/diff is not in {file} any more", later.name)
+                        })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Stores `content` as a blob and puts it into the index.
     fn add(&self, path: &str, content: &[u8], executable: bool) -> Result<()> {
         let mut child = self
@@ -153,30 +192,13 @@ pub fn assemble(env: &Env, base: &str, commits: &[Commit]) -> Result<Vec<String>
     index.run(&["read-tree", base])?;
     let mut parent = index.run(&["rev-parse", &format!("{base}^{{commit}}")])?;
     let mut ids = Vec::new();
-    for commit in commits {
+    for (n, commit) in commits.iter().enumerate() {
         if commit.diff().exists() {
-            let out = index
-                .git()
-                .args(["apply", "--cached", "--whitespace=nowarn"])
-                .arg(commit.diff())
-                .output()?;
-            if !out.status.success() {
-                bail!(
-                    "series/{}/diff does not apply to this kernel:\n{}",
-                    commit.name,
-                    String::from_utf8_lossy(&out.stderr).trim()
-                );
-            }
+            index
+                .apply(commit, &[])
+                .with_context(|| format!("series/{}/diff does not apply here", commit.name))?;
         }
-        for file in &commit.files {
-            let ours = env.repo.join(file);
-            let mut content = fs::read(&ours)?;
-            if file == MAINTAINERS {
-                let kernel = index.run(&["show", &format!("{parent}:{MAINTAINERS}")])? + "\n";
-                content = insert_entry(&kernel, &String::from_utf8(content)?).into_bytes();
-            }
-            index.add(file, &content, executable(&ours)?)?;
-        }
+        index.bring(commits, n, &parent)?;
         let tree = index.run(&["write-tree"])?;
         parent = index.run(&["commit-tree", "-p", &parent, "-m", &commit.message, &tree])?;
         ids.push(parent.clone());
@@ -190,24 +212,58 @@ fn edited(env: &Env) -> Result<Vec<String>> {
     Ok(out.lines().map(|line| line[3..].to_string()).collect())
 }
 
+/// Makes the series on top of the base, unless that was done with the same content before; the id
+/// of its last commit.
+fn assembled(env: &Env) -> Result<String> {
+    let mut commits = series(&env.repo)?;
+    if let Some(dir) = env.mutant.borrow().as_ref() {
+        commits.push(Commit {
+            name: "mutant".into(),
+            dir: dir.clone(),
+            message: format!("Seeded bug: {}\n", dir.display()),
+            files: Vec::new(),
+            mutant: true,
+        });
+    }
+    let mut content = Vec::new();
+    for commit in &commits {
+        let diff = fs::read(commit.diff()).unwrap_or_default();
+        content.push((commit.message.clone(), 0, diff));
+        for file in &commit.files {
+            let path = env.repo.join(file);
+            content.push((file.clone(), executable(&path)? as u8, fs::read(&path)?));
+        }
+    }
+    let memo = env.linux().join(".git/blkfilter-tip");
+    let key = format!("{:x} ", hash(&content));
+    let known = fs::read_to_string(&memo).unwrap_or_default();
+    if let Some(tip) = known.strip_prefix(&key) {
+        return Ok(tip.to_string());
+    }
+    let tip = assemble(env, "base", &commits)?
+        .pop()
+        .context("series/ is empty")?;
+    fs::write(memo, key + &tip)?;
+    Ok(tip)
+}
+
 /// Brings the work tree to the series as it stands in the repository; the id of its last commit.
 pub fn sync(env: &Env) -> Result<String> {
     source::ensure(env)?;
     remove_all(&env.linux().join(".git/index.lock"))?;
-    let commits = series(&env.repo)?;
-    let ids = assemble(env, "base", &commits)?;
-    let tip = ids.last().context("series/ is empty")?;
+    let tip = &assembled(env)?;
+    // What is built is what the repository has, never an edit that would be lost.
+    let edited = edited(env)?;
+    if !edited.is_empty() {
+        bail!(
+            "the work tree {} was edited ({}): `cargo xtask refresh` takes that into the \
+             repository, `git -C … checkout .` drops it",
+            env.linux().display(),
+            edited.join(", ")
+        );
+    }
     let head = ui::output(env.git().args(["rev-parse", "HEAD"]))?;
     if head.trim() != tip {
-        let edited = edited(env)?;
-        if !edited.is_empty() {
-            bail!(
-                "the work tree {} was edited ({}): `cargo xtask refresh` takes that into the \
-                 repository, `git -C … checkout .` drops it",
-                env.linux().display(),
-                edited.join(", ")
-            );
-        }
         ui::output(env.git().args(["checkout", "-q", "-B", "blkfilter", tip]))?;
     }
     Ok(tip.clone())
@@ -221,23 +277,28 @@ pub fn refresh(env: &Env, into: Option<&str>) -> Result<()> {
         println!("nothing was edited in {}", env.linux().display());
         return Ok(());
     }
-    // The chain that the work tree stands on: commit N of the series is tip~(len - 1 - N).
-    let tip = ui::output(env.git().args(["rev-parse", "HEAD"]))?;
-    let tip = tip.trim();
-    let id = |n: usize| format!("{tip}~{}", commits.len() - 1 - n);
+    let in_tree = |what: &str, path: &str| {
+        let object = format!("{what}:{path}");
+        ui::output(env.git().args(["cat-file", "blob", &object])).ok()
+    };
+    // Where each goes is settled before anything is written.
+    let mut copies = Vec::new();
+    let mut diffs: Vec<Vec<&str>> = vec![Vec::new(); commits.len()];
+    let mut new = Vec::new();
     for path in &edited {
-        let theirs = env.linux().join(path);
-        let owner = commits.iter().find(|c| c.files.contains(path));
+        let owner = commits.iter().any(|c| c.files.contains(path)) && path != MAINTAINERS;
         let touches = commits.iter().rposition(|c| c.upstream().contains(path));
-        if owner.is_some() && path != MAINTAINERS {
-            if !theirs.exists() {
-                bail!("{path} was deleted: delete it in the repository and in its `files` list");
+        if owner {
+            let theirs = fs::read(env.linux().join(path)).with_context(|| {
+                format!("{path} was deleted: delete it in the repository and in its `files` list")
+            })?;
+            let ours = fs::read(env.repo.join(path))?;
+            if in_tree("HEAD", path).is_some_and(|old| old.into_bytes() != ours) && ours != theirs {
+                bail!("{path} was edited here and in the work tree: undo one of the two");
             }
-            fs::copy(&theirs, env.repo.join(path))?;
-            println!("{path}: copied");
+            copies.push(path);
         } else if let Some(n) = touches {
-            rediff(env, &commits[n], &id(n), path, &theirs)?;
-            println!("{path}: series/{}/diff", commits[n].name);
+            diffs[n].push(path);
         } else {
             let name = into.with_context(|| {
                 format!("{path} belongs to no commit of the series yet: say which with --commit")
@@ -246,46 +307,66 @@ pub fn refresh(env: &Env, into: Option<&str>) -> Result<()> {
                 .iter()
                 .position(|c| c.name.starts_with(name))
                 .with_context(|| format!("no commit {name} in series/"))?;
-            let known = ui::output(env.git().args(["cat-file", "-e", &format!("base:{path}")]));
-            if known.is_ok() {
-                rediff(env, &commits[n], &id(n), path, &theirs)?;
-                println!("{path}: series/{}/diff", commits[n].name);
+            if in_tree("base", path).is_some() {
+                diffs[n].push(path);
             } else {
-                let ours = env.repo.join(path);
-                fs::create_dir_all(ours.parent().expect("a file"))?;
-                fs::copy(&theirs, ours)?;
-                let mut files = commits[n].files.clone();
-                files.push(path.clone());
-                files.sort();
-                fs::write(commits[n].dir.join("files"), files.join("\n") + "\n")?;
-                println!("{path}: copied, and in series/{}/files", commits[n].name);
+                new.push((path, n));
             }
         }
     }
-    // The result has to be what is there.
+
+    for path in copies.into_iter().chain(new.iter().map(|(path, _)| *path)) {
+        let ours = env.repo.join(path);
+        fs::create_dir_all(ours.parent().expect("a file"))?;
+        fs::copy(env.linux().join(path), ours)?;
+        println!("{path}: copied");
+    }
+    for (path, n) in new {
+        let mut files = series(&env.repo)?.swap_remove(n).files;
+        files.push(path.clone());
+        files.sort();
+        fs::write(commits[n].dir.join("files"), files.join("\n") + "\n")?;
+    }
+    // The chain that the work tree stands on: commit N of the series is tip~(len - 1 - N).
+    let tip = ui::output(env.git().args(["rev-parse", "HEAD"]))?;
+    for (n, paths) in diffs.iter().enumerate().filter(|(_, p)| !p.is_empty()) {
+        let id = format!("{}~{}", tip.trim(), commits.len() - 1 - n);
+        rediff(env, &commits[n], &id, paths)?;
+        println!("{}: series/{}/diff", paths.join(", "), commits[n].name);
+    }
+
+    // The result has to be what is there; what was edited here only comes with it.
     let ids = assemble(env, "base", &series(&env.repo)?)?;
     let tip = ids.last().context("series/ is empty")?;
     ui::output(env.git().args(["reset", "-q", tip]))?;
-    let left = self::edited(env)?;
-    if !left.is_empty() {
-        bail!("not taken back: {}", left.join(", "));
+    let (lost, ours): (Vec<_>, Vec<_>) = self::edited(env)?
+        .into_iter()
+        .partition(|path| edited.contains(path));
+    if !lost.is_empty() {
+        bail!("not taken back: {}", lost.join(", "));
+    }
+    if !ours.is_empty() {
+        ui::output(env.git().args(["checkout", "-q", tip, "--"]).args(ours))?;
     }
     Ok(())
 }
 
-/// Makes the diff of `commit`, which is `id`, anew with `path` as it stands in the work tree.
-fn rediff(env: &Env, commit: &Commit, id: &str, path: &str, theirs: &Path) -> Result<()> {
+/// Makes the diff of `commit`, which is `id`, anew with `edited` as they stand in the work tree.
+fn rediff(env: &Env, commit: &Commit, id: &str, edited: &[&str]) -> Result<()> {
     let index = Index {
         env,
         path: env.linux().join(".git/blkfilter-index"),
     };
     index.run(&["read-tree", id])?;
-    index.add(path, &fs::read(theirs)?, executable(theirs)?)?;
-    let tree = index.run(&["write-tree"])?;
     let mut paths = commit.upstream();
-    if !paths.iter().any(|p| p == path) {
-        paths.push(path.to_string());
+    for path in edited {
+        let theirs = env.linux().join(path);
+        index.add(path, &fs::read(&theirs)?, executable(&theirs)?)?;
+        if !paths.iter().any(|p| p == path) {
+            paths.push(path.to_string());
+        }
     }
+    let tree = index.run(&["write-tree"])?;
     write_diff(env, commit, &format!("{id}~1"), &tree, &paths)
 }
 
@@ -317,6 +398,7 @@ pub fn rebase(env: &Env, dir: &Path) -> Result<()> {
     // Only the files that the series touches are needed, taken as they are there.
     index.run(&["read-tree", "base"])?;
     let mut paths: Vec<String> = commits.iter().flat_map(Commit::upstream).collect();
+    paths.retain(|path| commits.iter().all(|c| !c.files.contains(path)));
     paths.push(MAINTAINERS.into());
     paths.sort();
     paths.dedup();
@@ -330,10 +412,7 @@ pub fn rebase(env: &Env, dir: &Path) -> Result<()> {
     let tree = index.run(&["write-tree"])?;
     let mut at = index.run(&["commit-tree", "-m", &format!("Linux {version}"), &tree])?;
     let mut new = Vec::new();
-    for commit in &commits {
-        if !commit.diff().exists() {
-            continue;
-        }
+    for (n, commit) in commits.iter().enumerate() {
         // File by file, so that each conflict is named.
         for path in commit.upstream() {
             let out = index
@@ -349,6 +428,7 @@ pub fn rebase(env: &Env, dir: &Path) -> Result<()> {
                 index.run(&["read-tree", &at])?;
             }
         }
+        index.bring(&commits, n, &at)?;
         let tree = index.run(&["write-tree"])?;
         let next = index.run(&["commit-tree", "-p", &at, "-m", &commit.name, &tree])?;
         new.push((commit, at, next.clone()));
@@ -360,10 +440,9 @@ pub fn rebase(env: &Env, dir: &Path) -> Result<()> {
             conflicts.join("\n")
         );
     }
-    for (commit, from, to) in new {
+    for (commit, from, to) in new.into_iter().filter(|(c, ..)| c.diff().exists()) {
         write_diff(env, commit, &from, &to, &commit.upstream())?;
     }
-    fs::write(env.repo.join("series/base"), format!("{version}\n"))?;
     println!("the series is on {version} now");
     Ok(())
 }
@@ -444,7 +523,7 @@ mod tests {
         let diff = env.repo.join("series/01-one/diff");
         let text = fs::read_to_string(&diff).unwrap().replace("-two", "-nine");
         fs::write(diff, text).unwrap();
-        let error = sync(env).unwrap_err().to_string();
+        let error = format!("{:#}", sync(env).unwrap_err());
         assert!(error.contains("series/01-one/diff"), "{error}");
         assert!(error.contains("block/core.c"), "{error}");
     }
@@ -470,6 +549,52 @@ mod tests {
     }
 
     #[test]
+    fn refresh_takes_several_files_and_leaves_ours_alone() {
+        let Toy(env) = &toy("several");
+        sync(env).unwrap();
+        write(env.linux().join("block/core.c"), "ONE\nTWO\nthree\n");
+        write(env.linux().join("Makefile"), "VERSION = 8\n");
+        write(env.repo.join("block/new.c"), "ours\n");
+        let error = refresh(env, None).unwrap_err().to_string();
+        assert!(
+            error.contains("Makefile") && error.contains("--commit"),
+            "{error}"
+        );
+        refresh(env, Some("01")).unwrap();
+        let diff = fs::read_to_string(env.repo.join("series/01-one/diff")).unwrap();
+        assert!(
+            diff.contains("+ONE\n") && diff.contains("+VERSION = 8\n"),
+            "{diff}"
+        );
+        let new = fs::read_to_string(env.linux().join("block/new.c")).unwrap();
+        assert_eq!(new, "ours\n");
+        write(env.linux().join("block/new.c"), "theirs\n");
+        write(env.repo.join("block/new.c"), "ours too\n");
+        let error = refresh(env, None).unwrap_err().to_string();
+        assert!(
+            error.contains("edited here and in the work tree"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_later_commit_changes_a_file_of_ours() {
+        let Toy(env) = &toy("later");
+        let two = env.repo.join("series/02-two");
+        write(two.join("message"), "block: two\n");
+        let diff = "diff --git a/block/new.c b/block/new.c\n--- a/block/new.c\n+++ b/block/new.c\n@@ -1 +1,2 @@\n new\n+more\n";
+        write(two.join("diff"), diff);
+        write(env.repo.join("block/new.c"), "new\nmore\n");
+        let tip = sync(env).unwrap();
+        let show = |what: &str| ui::output(env.git().args(["show", what])).unwrap();
+        assert_eq!(show(&format!("{tip}~1:block/new.c")), "new\n");
+        assert_eq!(show(&format!("{tip}:block/new.c")), "new\nmore\n");
+        write(env.repo.join("block/new.c"), "new\nother\n");
+        let error = format!("{:#}", sync(env).unwrap_err());
+        assert!(error.contains("series/02-two/diff"), "{error}");
+    }
+
+    #[test]
     fn missing_file_is_named() {
         let Toy(env) = &toy("missing");
         fs::remove_file(env.repo.join("block/new.c")).unwrap();
@@ -481,6 +606,9 @@ mod tests {
     fn base_moves_or_names_the_conflict() {
         let Toy(env) = &toy("rebase");
         sync(env).unwrap();
+        // A diff made by git names the blobs that a three-way merge needs.
+        write(env.linux().join("block/core.c"), "one\nTwo\nthree\n");
+        refresh(env, None).unwrap();
         let other = env.cache.join("other");
         write(
             other.join("Makefile"),
@@ -490,7 +618,7 @@ mod tests {
         write(other.join("block/core.c"), "zero\none\ntwo\nthree\n");
         rebase(env, &other).unwrap();
         let diff = fs::read_to_string(env.repo.join("series/01-one/diff")).unwrap();
-        assert!(diff.contains(" zero\n one\n-two\n+TWO\n"), "{diff}");
+        assert!(diff.contains(" zero\n one\n-two\n+Two\n"), "{diff}");
         write(other.join("block/core.c"), "zero\none\n2\nthree\n");
         let error = rebase(env, &other).unwrap_err().to_string();
         assert!(

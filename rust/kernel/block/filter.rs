@@ -104,10 +104,7 @@ pub trait BlkFilter: Sized + Send + Sync + 'static {
     /// is faster.
     ///
     /// Process context, may sleep.
-    fn attach(
-        info: AttachInfo<'_>,
-        data: &Self::RegistrationData,
-    ) -> impl PinInit<Self, Error>;
+    fn attach(info: AttachInfo<'_>, data: &Self::RegistrationData) -> impl PinInit<Self, Error>;
 
     /// Called for each bio that is submitted to the device, once, before it reaches it.
     ///
@@ -293,6 +290,7 @@ impl<T: BlkFilter> OperationsVTable<T> {
             None
         },
         release: Some(Self::release_callback),
+        ..pin_init::zeroed()
     };
 
     const fn build() -> &'static bindings::bdev_filter_operations {
@@ -306,6 +304,7 @@ impl<T: BlkFilter> OperationsVTable<T> {
     unsafe extern "C" fn attach_callback(
         flt: *mut bindings::bdev_filter,
         data: *mut c_void,
+        _options: *const c_char,
     ) -> c_int {
         // SAFETY: By the safety requirements.
         let data = unsafe { &*data.cast::<T::RegistrationData>() };
@@ -450,7 +449,6 @@ mod tests {
     use core::pin::pin;
 
     /// What happened to the filters of one registration.
-    #[derive(Default)]
     struct Log {
         seen: Atomic<u32>,
         last_sector: Atomic<u64>,
@@ -528,7 +526,7 @@ mod tests {
 
     /// Attaches as C does, without a device.
     fn attach(name: &CStr, log: &Arc<Log>) -> (KBox<Opaque<Filter<TestFilter>>>, c_int) {
-        let filter = KBox::new(Opaque::zeroed(), GFP_KERNEL | __GFP_ZERO)
+        let filter = KBox::new(Opaque::<Filter<TestFilter>>::zeroed(), GFP_KERNEL)
             .expect("no memory for the test");
         let flt: *mut bindings::bdev_filter = filter.get().cast();
         // SAFETY: `flt` points to zeroed memory of the right size, the name fits.
@@ -536,7 +534,11 @@ mod tests {
             for (i, c) in name.to_bytes().iter().enumerate() {
                 (*flt).dev_name[i] = *c;
             }
-            Ops::attach_callback(flt, core::ptr::from_ref(log).cast_mut().cast())
+            Ops::attach_callback(
+                flt,
+                core::ptr::from_ref(log).cast_mut().cast(),
+                c"".as_char_ptr(),
+            )
         };
         (filter, ret)
     }
@@ -582,13 +584,13 @@ mod tests {
         assert_eq!(status, BlkStatus::NOSPC.as_raw());
         assert_eq!(log.seen.load(Relaxed), 2);
 
-        // SAFETY: It is attached, and this is the order in which C calls them.
-        unsafe {
-            let flt = filter.get().cast();
-            Ops::detached_callback(flt, bindings::bdev_filter_reason::BDEV_FILTER_REMOVED);
-            assert_eq!(log.dropped.load(Relaxed), 0);
-            Ops::release_callback(flt);
-        }
+        let flt = filter.get().cast();
+        let removed = bindings::bdev_filter_reason::BDEV_FILTER_REMOVED;
+        // SAFETY: It is attached, and nobody is in `submit_bio`.
+        unsafe { Ops::detached_callback(flt, removed) };
+        assert_eq!(log.dropped.load(Relaxed), 0);
+        // SAFETY: It was attached, and this is the last call.
+        unsafe { Ops::release_callback(flt) };
         assert_eq!(log.detached.load(Relaxed), 1);
         assert_eq!(log.dropped.load(Relaxed), 1);
         Ok(())
@@ -605,12 +607,7 @@ mod tests {
 
     #[test]
     fn registration() -> Result {
-        let new = || {
-            KBox::pin_init(
-                Registration::<TestFilter>::new(new_log()),
-                GFP_KERNEL,
-            )
-        };
+        let new = || KBox::pin_init(Registration::<TestFilter>::new(new_log()), GFP_KERNEL);
 
         let first = new()?;
         assert_eq!(new().err(), Some(EEXIST));

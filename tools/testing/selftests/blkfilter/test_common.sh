@@ -46,17 +46,28 @@ bail() {
 	ktap_exit_fail_msg "$*"
 }
 
-# check <description> <command>...: one line of the plan.
+# check <description> <command>...: one line of the plan.  Not in a subshell:
+# the command may be wait.
 check() {
-	local what=$1 out
+	local what=$1
 	shift
 
-	if out=$("$@" 2>&1); then
+	if "$@" > "$TMP/check" 2>&1; then
 		ktap_test_pass "$what"
 	else
 		ktap_test_fail "$what"
-		printf '%s\n' "failed: $*" "$out" | sed 's/^/# /'
+		{ echo "failed: $*"; cat "$TMP/check"; } | sed 's/^/# /'
 	fi
+}
+
+# expect <text> <command>...: the command makes the kernel warn, once, with text
+# in the first lines of its report.  Its status is in EXPECT_STATUS.
+expect() {
+	echo "blkfilter-expect: begin $1" > /dev/kmsg
+	"${@:2}"
+	EXPECT_STATUS=$?
+	sleep 0.1
+	echo "blkfilter-expect: end" > /dev/kmsg
 }
 
 load() {
@@ -91,7 +102,7 @@ new_scsi_debug() {	# [parameter=value]...
 	load scsi_debug dev_size_mb=64 delay=0 "$@"
 	DEVS+=("rmmod scsi_debug")
 	udevadm settle
-	DEV=$(basename "$(ls -d /sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/*)")
+	DEV=$(basename /sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/*)
 	[ -b "/dev/$DEV" ] || bail "no scsi_debug disk"
 }
 
@@ -123,6 +134,13 @@ partition() {	# disk
 	wait_for [ -b /dev/"$PART2" ]
 }
 
+# fio_passes <process>: it ends well; its output is in $TMP/fio.
+fio_passes() {
+	wait "$1" && return
+	cat "$TMP/fio"
+	return 1
+}
+
 wait_for() {	# command...
 	local i
 
@@ -146,6 +164,13 @@ attach() {	# device filter
 
 detach() {	# device
 	echo none > "$(attr "$1")"
+}
+
+# The test filter keeps what comes from now on.  That is not for udev, which has
+# a look at a device when it gets a filter.
+hold() {
+	udevadm settle
+	echo hold > $TEST_DIR/mode
 }
 
 attached() {	# device filter
@@ -195,6 +220,51 @@ disk_sectors() {
 
 	case $2 in write) field=7 ;; discard) field=14 ;; esac
 	awk -v f=$field '{ print $f }' "/sys/class/block/$1/stat"
+}
+
+# quiet <device>: wait until nothing goes on there any more.  udev has a look at
+# a device that gets a filter, MD writes its superblock a little later.
+quiet() {
+	local last= now=
+
+	udevadm settle
+	until [ -n "$last" ] && [ "$last" = "$now" ] &&
+		grep -qE '^ *0 +0$' "/sys/class/block/$1/inflight"; do
+		last=$now
+		sleep 0.3
+		now=$(cat "/sys/class/block/$1/stat")
+	done
+}
+
+# mark <device>: remember what the filter and the disk have counted so far.
+declare -A MARKS
+mark() {
+	local kind
+
+	quiet "$1"
+	MARKS[$1 stats]=$(cat "$SAMPLE_DIR/$1/stats")
+	for kind in read write discard; do
+		MARKS[$1 $kind]=$(disk_sectors "$1" $kind)
+	done
+}
+
+# counted <device> <kinds of the sample>: bytes since mark
+counted() {
+	{ echo "${MARKS[$1 stats]}"; echo now; cat "$SAMPLE_DIR/$1/stats"; } |
+		awk -v kinds=" ${*:2} " '
+		$1 == "now" { now = 1 }
+		index(kinds, " " $1 " ") { n += now ? $3 : -$3 }
+		END { print n + 0 }'
+}
+
+# same <device> <read|write|discard>: the filter counted what the disk did.
+same() {
+	local kinds=$2
+
+	[ "$2" = write ] && kinds="write write_zeroes"
+	quiet "$1"
+	# shellcheck disable=SC2086 # several kinds
+	eq $(($(counted "$1" $kinds) / 512)) $(($(disk_sectors "$1" "$2") - ${MARKS[$1 $2]}))
 }
 
 dwrite() {	# device [bytes [count [seek]]]

@@ -9,19 +9,10 @@
 plan 10
 load rust_blkfilter
 
-same() {	# device kind field-before sample-kinds...
-	local kind=$2 before=$3 bytes=0 k
-	for k in "${@:4}"; do
-		bytes=$((bytes + $(stat_of "$1" "$k" bytes)))
-	done
-	eq $((bytes / 512)) $(($(disk_sectors "$1" "$kind") - before))
-}
-
-counted() {	# name device
-	local r=$3 w=$4 d=$5
-	check "C3: $1: reads are those of the disk" same $2 read $r read
-	check "C3: $1: writes are those of the disk" same $2 write $w write write_zeroes
-	check "C3: $1: discards are those of the disk" same $2 discard $d discard
+all_same() {	# name device
+	check "C3: $1: reads are those of the disk" same $2 read
+	check "C3: $1: writes are those of the disk" same $2 write
+	check "C3: $1: discards are those of the disk" same $2 discard
 }
 
 # ext4
@@ -31,7 +22,7 @@ mke2fs -q -t ext4 /dev/$DEV && mkdir "$TMP/mnt" && mount -o discard /dev/$DEV "$
 sync
 fsfreeze -f "$TMP/mnt"
 attach $DEV rust_blkfilter || bail "cannot attach"
-r=$(disk_sectors $DEV read) w=$(disk_sectors $DEV write) d=$(disk_sectors $DEV discard)
+mark $DEV
 fsfreeze -u "$TMP/mnt"
 for i in {1..50}; do
 	dd if=/dev/urandom of="$TMP/mnt/$i" bs=64K count=1 status=none
@@ -44,10 +35,10 @@ cat "$TMP"/mnt/[5-9]* > /dev/null
 fstrim "$TMP/mnt"
 sync
 fsfreeze -f "$TMP/mnt"
-counted ext4 $DEV $r $w $d
+all_same ext4 $DEV
 check "C3: ext4: there was something to count" \
-	[ "$(stat_of $DEV write bytes)" -gt 1000000 -a "$(stat_of $DEV read bytes)" -gt 300000 \
-	  -a "$(stat_of $DEV discard bytes)" -gt 1000000 ]
+	[ "$(counted $DEV write)" -gt 1000000 -a "$(counted $DEV read)" -gt 300000 \
+	  -a "$(counted $DEV discard)" -gt 1000000 ]
 fsfreeze -u "$TMP/mnt"
 umount "$TMP/mnt"
 detach $DEV
@@ -55,10 +46,10 @@ detach $DEV
 # Every bio is split into pieces of 4 KiB: the filter sees it once.
 new_nullb max_sectors=8
 attach $DEV rust_blkfilter || bail "cannot attach"
-r=$(disk_sectors $DEV read) w=$(disk_sectors $DEV write) d=$(disk_sectors $DEV discard)
+mark $DEV
 dwrite $DEV 1M 16
 dread $DEV 1M 16
-counted split $DEV $r $w $d
+all_same split $DEV
 check "C3: split: bios of 1 MiB, not of 4 KiB" [ "$(stat_of $DEV write bios)" -le 64 ]
 check "C3: split: no less than the 16 that were written" [ "$(stat_of $DEV write bios)" -ge 16 ]
 check "C3: split: the disk got 4096 pieces" \

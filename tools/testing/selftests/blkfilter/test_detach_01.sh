@@ -24,7 +24,7 @@ while [ $SECONDS -lt $end ]; do
 done
 echo "# $n attachments"
 check "C7: it could be attached and detached under load" [ $n -ge 10 ]
-check "C10: no I/O was lost and no data is wrong" wait $fio
+check "C10: no I/O was lost and no data is wrong" fio_passes $fio
 check "C9: no call after the detach" eq "$(get late)" 0
 check "C11: all were released" eq "$(get attached)" "$(get released)"
 ktap_finished

@@ -22,7 +22,7 @@ check "C7: a callback did run meanwhile" [ "$(get seen)" -ge 4 ]
 
 # What it owns.
 attach $DEV blkfilter_test || bail "cannot attach"
-echo hold > $TEST_DIR/mode
+hold
 dwrite $DEV & writer=$!
 check "C10: the filter holds a bio" wait_for grep -qx 1 $TEST_DIR/held
 detach $DEV & detacher=$!
@@ -38,7 +38,7 @@ detach $DEV
 
 # A wait that is killed: the filter stays cut off, and pinned.
 attach $DEV blkfilter_test
-echo hold > $TEST_DIR/mode
+hold
 dwrite $DEV & writer=$!
 wait_for grep -qx 1 $TEST_DIR/held
 detach $DEV & detacher=$!

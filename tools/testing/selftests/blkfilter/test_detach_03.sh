@@ -13,7 +13,7 @@ attach $DEV blkfilter_test || bail "cannot attach"
 echo end > $TEST_DIR/mode
 check "C10: a bio that was taken ends with an error" fails_with "Input/output error" dwrite $DEV
 
-echo hold > $TEST_DIR/mode
+hold
 dmesg -C
 dwrite $DEV & writer=$!
 wait_for grep -qx 1 $TEST_DIR/held

@@ -6,13 +6,13 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 7
+plan 9
 load_test_filter
 new_scsi_debug
 
 attach $DEV blkfilter_test || bail "cannot attach"
 exec 7< /dev/$DEV
-echo hold > $TEST_DIR/mode
+hold
 dwrite $DEV & writer=$!
 wait_for grep -qx 1 $TEST_DIR/held || bail "nothing is held"
 detach $DEV & detacher=$!
@@ -29,5 +29,18 @@ echo 1 > $TEST_DIR/release
 check "C13: it returns once the bio is finished" wait $detacher
 check "C10: the writer got the error" not wait $writer
 exec 7<&-
+
+# Nothing can be attached to what goes, or is gone, while someone has it open.
+load_test_filter
+echo pass > $TEST_DIR/mode
+rmmod scsi_debug
+new_scsi_debug
+echo /dev/$DEV > $TEST_DIR/kopen
+echo 1 > /sys/block/$DEV/device/delete
+wait_for [ ! -e /sys/block/$DEV ]
+check "C14: a removed device cannot get a filter" \
+	fails_with "No such device" bash -c "echo 1 > $TEST_DIR/kattach"
+echo > $TEST_DIR/kopen
+check "C14: what was built for it is released" eq "$(get released)" "$(get attached)"
 check "C18: the module can be unloaded" wait_for rmmod blkfilter_test
 ktap_finished

@@ -25,9 +25,11 @@ for ((i = 0; i < rounds; i++)); do
 	wait
 done
 
-check "C15: no filter is left" wait_for eval "[ \$(cat $TEST_DIR/attached) = \$(cat $TEST_DIR/released) ]"
+check "C15: no filter is left" \
+	wait_for eval "[ \$(cat $TEST_DIR/attached) = \$(cat $TEST_DIR/released) ]"
 notices=$(($(get detached) + $(get removed)))
-check "C7: each attached one got one notice" [ $notices -ge $rounds -a $notices -le "$(get attached)" ]
+check "C7: each attached one got one notice" \
+	[ $notices -ge $rounds -a $notices -le "$(get attached)" ]
 echo "# attached $(get attached), detached $(get detached), removed $(get removed)"
 check "C15: some were removed" [ "$(get removed)" -gt 0 ]
 check "C9: no late call" eq "$(get late)" 0

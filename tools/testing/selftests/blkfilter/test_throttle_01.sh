@@ -1,0 +1,41 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Throttled bios, and throttled remainders of split ones, are seen once.
+
+. "$(dirname "$0")"/test_common.sh
+
+plan 6
+load rust_blkfilter
+load_test_filter
+new_nullb max_sectors=8
+cgroup=/sys/fs/cgroup/blkfilter
+echo +io > /sys/fs/cgroup/cgroup.subtree_control || bail "no io controller"
+mkdir -p $cgroup || bail "no cgroup"
+DEVS+=("rmdir $cgroup")
+echo "$(cat /sys/block/$DEV/dev) wbps=2097152 riops=200" > $cgroup/io.max || bail "io.max"
+
+throttled() {	# command...
+	(echo $BASHPID > $cgroup/cgroup.procs && "$@")
+}
+
+attach $DEV rust_blkfilter || bail "cannot attach"
+mark $DEV
+start=$SECONDS
+throttled dwrite $DEV 1M 6
+throttled dread $DEV 64K 16
+check "C3: throttled: it was slow" [ $((SECONDS - start)) -ge 2 ]
+check "C3: throttled: writes are those of the disk" same $DEV write
+check "C3: throttled: reads are those of the disk" same $DEV read
+check "C3: throttled: not once for each of the pieces" [ "$(stat_of $DEV write bios)" -le 100 ]
+detach $DEV
+
+# Taken and resubmitted, too.
+attach $DEV blkfilter_test
+udevadm settle
+echo defer > $TEST_DIR/mode
+seen=$(get seen)
+throttled dwrite $DEV 256K 4
+check "C3: deferred and throttled: seen once" [ $(($(get seen) - seen)) -le 16 ]
+check "C12: each was processed once" [ "$(get processed)" -le 16 -a "$(get processed)" -ge 4 ]
+ktap_finished
