@@ -50,7 +50,7 @@
  * Lock order
  * ----------
  *
- * bdev_filter_mutex: the list of registered kinds, and attaching by name.
+ * bdev_filter_mutex in blk-filter-sysfs.c: attaching by name.
  *   disk->filter_lock: the slots of a disk and its partitions, with
  *	BD_FILTERED and the check that the device is not going away.
  *   flt->lock: the lists of a filter.
@@ -64,94 +64,82 @@
 
 #include <linux/blk-filter.h>
 #include <linux/blk-integrity.h>
-#include <linux/ctype.h>
-#include <linux/kmod.h>
 #include <linux/percpu.h>
 #include <trace/events/block.h>
 #include "blk.h"
 #include "blk-filter.h"
-#include "blk-throttle.h"
 
 #define CREATE_TRACE_POINTS
 #include <trace/events/bdev_filter.h>
 
-/* Completion hooks that are there even if memory is short. */
-#define BDEV_FILTER_HOOKS	16
-
-/* How often a bio may be sent to another device. */
-#define BDEV_FILTER_HOPS	8
-
 /* Say how a detach is going after this long. */
 #define BDEV_FILTER_WAIT	(10 * HZ)
 
-struct bdev_filter_kind {
-	struct list_head			entry;
-	const struct bdev_filter_operations	*ops;
-	void					*data;
-};
-
 DEFINE_STATIC_KEY_FALSE(blk_filter_key);
 
-static DEFINE_MUTEX(bdev_filter_mutex);
-static LIST_HEAD(bdev_filter_kinds);
 /* The end of filters, and that of their own I/O, which the former may wait for. */
 static struct workqueue_struct *bdev_filter_wq;
 static struct workqueue_struct *bdev_filter_io_wq;
 
-static enum bdev_filter_verdict bdev_filter_call(struct block_device *bdev,
-						 struct bio *bio)
+/* Shows a bio to the filter in one slot, in an RCU read section. */
+static __always_inline enum bdev_filter_verdict
+bdev_filter_call(struct block_device *bdev, struct bio *bio)
+{
+	struct bdev_filter *flt = rcu_dereference(bdev->bd_filter);
+	enum bdev_filter_verdict verdict;
+
+	if (!flt)
+		return BDEV_FILTER_PASS;
+	this_cpu_inc(flt->stats->seen);
+	verdict = flt->ops->submit_bio(flt, bio);
+	if (unlikely(verdict == BDEV_FILTER_END))
+		trace_bdev_filter_finish(flt, bio);
+	return verdict;
+}
+
+/* To that of the partition, then to that of the disk, if @bdev is a partition. */
+static __always_inline enum bdev_filter_verdict
+bdev_filter_call_all(struct block_device *bdev, struct bio *bio)
 {
 	enum bdev_filter_verdict verdict = BDEV_FILTER_PASS;
-	struct bdev_filter *flt;
 
+	bio_set_flag(bio, BIO_FILTERED);
 	rcu_read_lock();
-	flt = rcu_dereference(bdev->bd_filter);
-	if (flt) {
-		this_cpu_inc(flt->stats->seen);
-		verdict = flt->ops->submit_bio(flt, bio);
-		if (verdict == BDEV_FILTER_END)
-			trace_bdev_filter_finish(flt, bio);
+	if (bdev_is_partition(bdev)) {
+		verdict = bdev_filter_call(bdev, bio);
+		bdev = bdev_whole(bdev);
 	}
+	if (likely(!verdict))
+		verdict = bdev_filter_call(bdev, bio);
 	rcu_read_unlock();
+	return verdict;
+}
 
-	/* ->bi_end_io may not expect to be called in an RCU read section. */
+/* For blk_filter_retarget(). */
+enum bdev_filter_verdict blk_filter_call(struct block_device *bdev,
+					 struct bio *bio)
+{
+	return bdev_filter_call_all(bdev, bio);
+}
+
+static bool blk_filter_finish(struct bio *bio, enum bdev_filter_verdict verdict)
+{
+	if (verdict == BDEV_FILTER_RETARGET)
+		return blk_filter_retarget(bio);
+	/* ->bi_end_io may not expect to be in an RCU read section. */
 	if (verdict == BDEV_FILTER_END)
 		bio_endio(bio);
 	return verdict;
 }
 
-static enum bdev_filter_verdict bdev_filter_call_all(struct bio *bio)
+/* Shows a bio to the filters from @bdev on; true if it does not go on. */
+bool __blk_filter_bio(struct block_device *bdev, struct bio *bio)
 {
-	enum bdev_filter_verdict verdict = BDEV_FILTER_PASS;
-	struct block_device *bdev = bio->bi_bdev;
-	/* Marked already: sent to the device of the filter, so on below that. */
-	bool below = bio_flagged(bio, BIO_FILTERED);
+	enum bdev_filter_verdict verdict = bdev_filter_call_all(bdev, bio);
 
-	bio_set_flag(bio, BIO_FILTERED);
-	if (bdev_is_partition(bdev) && !below)
-		verdict = bdev_filter_call(bdev, bio);
-	if (!verdict && (bdev_is_partition(bdev) || !below))
-		verdict = bdev_filter_call(bdev_whole(bdev), bio);
-	return verdict;
-}
-
-bool __blk_filter_bio(struct bio *bio)
-{
-	enum bdev_filter_verdict verdict = bdev_filter_call_all(bio);
-
-	for (int hops = 0; verdict == BDEV_FILTER_RETARGET; hops++) {
-		if (hops == BDEV_FILTER_HOPS) {
-			bio_io_error(bio);
-			return true;
-		}
-		/* What submit_bio_noacct() does, without the recursion. */
-		if (!submit_bio_check(bio) || blk_throtl_bio(bio))
-			return true;
-		if (!bdev_test_flag(bio->bi_bdev, BD_FILTERED))
-			return false;
-		verdict = bdev_filter_call_all(bio);
-	}
-	return verdict;
+	if (likely(!verdict))
+		return false;
+	return blk_filter_finish(bio, verdict);
 }
 
 /* The device has another size now. */
@@ -183,7 +171,7 @@ void __blk_filter_resized(struct block_device *bdev)
  */
 bool bdev_filter_take(struct bdev_filter *flt, struct bio *bio)
 {
-	if (unlikely(bdev_filter_protected(flt, bio)) || WARN_ON_ONCE(!flt->wq))
+	if (unlikely(bdev_filter_protected(flt, bio)))
 		return false;
 
 	refcount_inc(&flt->refs);
@@ -226,26 +214,23 @@ static bool bdev_filter_beyond_end(struct bio *bio)
 
 static void __bdev_filter_resubmit(struct bdev_filter *flt, struct bio *bio)
 {
-	enum bdev_filter_verdict verdict = BDEV_FILTER_PASS;
+	struct block_device *bdev = bio->bi_bdev;
 
 	/* By bdev_filter_retarget(), to another device: everything anew. */
 	if (!bio_flagged(bio, BIO_FILTERED)) {
-		verdict = BDEV_FILTER_RETARGET;
-	} else if (bdev_is_partition(bio->bi_bdev) &&
-		   !bio_flagged(bio, BIO_REMAPPED) && !submit_bio_check(bio)) {
-		/* By the same, on its partition: the sector was not there. */
-		verdict = BDEV_FILTER_END;
-	} else if (bdev_filter_beyond_end(bio)) {
-		bio_io_error(bio);
-		verdict = BDEV_FILTER_END;
-	} else if (flt->on_partition && bdev_is_partition(bio->bi_bdev)) {
-		verdict = bdev_filter_call(bdev_whole(bio->bi_bdev), bio);
-	}
-
-	if (verdict == BDEV_FILTER_RETARGET)
 		submit_bio_noacct(bio);
-	else if (!verdict)
+		goto out;
+	}
+	/* By the same, on its partition: the sector was not looked at. */
+	if (bdev_is_partition(bdev) && !bio_flagged(bio, BIO_REMAPPED) &&
+	    !submit_bio_check(bio))
+		goto out;
+	if (bdev_filter_beyond_end(bio))
+		bio_io_error(bio);
+	else if (!flt->on_partition || !bdev_is_partition(bdev) ||
+		 !__blk_filter_bio(bdev_whole(bdev), bio))
 		submit_bio_noacct_nocheck(bio, false);
+out:
 	bdev_filter_put(flt);
 }
 
@@ -303,108 +288,6 @@ void bdev_filter_defer(struct bdev_filter *flt, struct bio *bio)
 	bdev_filter_queue(flt, &flt->deferred, bio);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_defer);
-
-static void bdev_filter_hook_end(struct bio *bio)
-{
-	struct bdev_filter_hook *hook = bio->bi_private;
-	struct bdev_filter *flt = hook->flt;
-
-	bio->bi_end_io = hook->end_io;
-	bio->bi_private = hook->private;
-	if (hook->armed)
-		flt->ops->end_io(flt, bio, hook);
-	mempool_free(hook, flt->hooks);
-	/* Not ->bi_end_io(): for a chained bio that is only a tag. */
-	bio_endio(bio);
-	bdev_filter_put(flt);
-}
-
-static struct bdev_filter_hook *bdev_filter_hook(struct bdev_filter *flt,
-						 struct bio *bio, bool armed)
-{
-	bool may_wait = current_work() == &flt->work;
-	struct bdev_filter_hook *hook;
-
-	if (bdev_filter_protected(flt, bio) || WARN_ON_ONCE(!flt->hooks))
-		return NULL;
-	hook = mempool_alloc(flt->hooks, may_wait ? GFP_NOIO : GFP_NOWAIT);
-	if (!hook)
-		return NULL;
-
-	refcount_inc(&flt->refs);
-	hook->flt = flt;
-	hook->armed = armed;
-	hook->iter = bio->bi_iter;
-	hook->end_io = bio->bi_end_io;
-	hook->private = bio->bi_private;
-	bio->bi_end_io = bdev_filter_hook_end;
-	bio->bi_private = hook;
-	return hook;
-}
-
-/**
- * bdev_filter_arm - have ->end_io() called when a bio completes
- * @flt: the filter
- * @bio: a bio that it passes or resubmits right after this
- * @data: for the filter, in the hook that its ->end_io() gets
- *
- * From ->submit_bio() this does not wait for memory and may fail; the bio can
- * then be deferred.  From ->process() it waits for the completion of another bio
- * if it has to, and does not fail.
- *
- * Return: false if there is no memory, or if the filter may not do this to the
- * bio, see bdev_filter_protected().
- */
-bool bdev_filter_arm(struct bdev_filter *flt, struct bio *bio, void *data)
-{
-	struct bdev_filter_hook *hook;
-
-	if (WARN_ON_ONCE(!flt->ops->end_io))
-		return false;
-	hook = bdev_filter_hook(flt, bio, true);
-	if (!hook)
-		return false;
-
-	hook->data = data;
-	if (flt->ops->flags & BDEV_FILTER_END_IO_SLEEPS) {
-		/* Who polls expects the completion where it polls. */
-		bio_clear_polled(bio);
-		bio_set_flag(bio, BIO_COMPLETE_IN_TASK);
-	}
-	return true;
-}
-EXPORT_SYMBOL_GPL(bdev_filter_arm);
-
-/**
- * bdev_filter_retarget - send a bio somewhere else
- * @flt: the filter
- * @bio: the bio
- * @bdev: a device that the filter keeps open until its ->release()
- * @sector: sector of @bdev, in units of 512 bytes, where it goes
- *
- * From ->submit_bio(), which returns %BDEV_FILTER_RETARGET after it, or from
- * ->process(), which resubmits the bio after it.  The bio then goes through the
- * checks and filters of @bdev, as if it had been submitted there; if @bdev is the
- * device of the filter it goes below it.  A bio that was sent to another device
- * too often (8 times) fails.  The filter is not released before the bio completes.
- *
- * Return: false if there is no memory, or if the filter may not do this to the
- * bio, see bdev_filter_protected().  From ->process() only the latter.
- */
-bool bdev_filter_retarget(struct bdev_filter *flt, struct bio *bio,
-			  struct block_device *bdev, sector_t sector)
-{
-	if (!bdev_filter_hook(flt, bio, false))
-		return false;
-	bio_clear_polled(bio);
-	bio_set_dev(bio, bdev);
-	bio->bi_iter.bi_sector = sector;
-	/* Also if it came to a disk through a partition. */
-	if (rcu_access_pointer(flt->bdev) == bdev)
-		bio_set_flag(bio, BIO_FILTERED);
-	return true;
-}
-EXPORT_SYMBOL_GPL(bdev_filter_retarget);
 
 static void bdev_filter_work(struct work_struct *work)
 {
@@ -530,7 +413,7 @@ int bdev_filter_submit_below(struct bdev_filter *flt, struct bio *bio,
 }
 EXPORT_SYMBOL_GPL(bdev_filter_submit_below);
 
-static void bdev_filter_put_handle(struct bdev_filter *flt)
+void bdev_filter_put_handle(struct bdev_filter *flt)
 {
 	if (refcount_dec_and_test(&flt->handles))
 		kfree_rcu(flt, rcu);
@@ -543,8 +426,7 @@ static void bdev_filter_destroy(struct bdev_filter *flt)
 	struct block_device *bdev;
 
 	/* Nothing is queued any more, but ->process() may not be through. */
-	if (flt->wq)
-		destroy_workqueue(flt->wq);
+	destroy_workqueue(flt->wq);
 	if (flt->ops->release)
 		flt->ops->release(flt);
 	bdev = rcu_replace_pointer(flt->bdev, NULL, true);
@@ -619,12 +501,10 @@ static void bdev_filter_cut_work(struct work_struct *work)
 	if (flt->ops->detached)
 		flt->ops->detached(flt, flt->state == BDEV_FILTER_STATE_REMOVED ?
 				   BDEV_FILTER_REMOVED : BDEV_FILTER_DETACHED);
-	if (flt->wq) {
-		spin_lock_irq(&flt->lock);
-		flt->draining = true;
-		queue_work(flt->wq, &flt->work);
-		spin_unlock_irq(&flt->lock);
-	}
+	spin_lock_irq(&flt->lock);
+	flt->draining = true;
+	queue_work(flt->wq, &flt->work);
+	spin_unlock_irq(&flt->lock);
 	bdev_filter_put(flt);
 }
 
@@ -762,7 +642,7 @@ void blk_filter_evict(struct block_device *bdev)
  * been released.  A fatal signal ends the wait, not the detach.  The caller
  * holds a handle.
  */
-static int __bdev_filter_detach(struct bdev_filter *flt)
+int __bdev_filter_detach(struct bdev_filter *flt)
 {
 	struct block_device *bdev = bdev_filter_pin(flt);
 	bool told = false;
@@ -899,18 +779,13 @@ bdev_filter_create(struct block_device *bdev,
 	INIT_WORK(&flt->release_work, bdev_filter_release_work);
 
 	/* Of its own: with a shared one stacked filters wait for each other. */
-	if (ops->process || (ops->flags & BDEV_FILTER_TAKES_BIOS)) {
-		flt->wq = alloc_ordered_workqueue("blkf-%s", WQ_MEM_RECLAIM,
-						  flt->dev_name);
-		if (!flt->wq)
-			goto out_free_stats;
-	}
-	if (ops->end_io || (ops->flags & BDEV_FILTER_RETARGETS)) {
-		flt->hooks = mempool_create_kmalloc_pool(BDEV_FILTER_HOOKS,
-							 sizeof(struct bdev_filter_hook));
-		if (!flt->hooks)
-			goto out_free_wq;
-	}
+	flt->wq = alloc_ordered_workqueue("blkf-%s", WQ_MEM_RECLAIM,
+					  flt->dev_name);
+	if (!flt->wq)
+		goto out_free_stats;
+	flt->hooks = blk_filter_create_hooks();
+	if (!flt->hooks)
+		goto out_free_wq;
 
 	if (ops->attach) {
 		ret = ops->attach(flt, data, options);
@@ -925,8 +800,7 @@ bdev_filter_create(struct block_device *bdev,
 out_free_hooks:
 	mempool_destroy(flt->hooks);
 out_free_wq:
-	if (flt->wq)
-		destroy_workqueue(flt->wq);
+	destroy_workqueue(flt->wq);
 out_free_stats:
 	free_percpu(flt->stats);
 out_free:
@@ -995,255 +869,6 @@ struct bdev_filter *bdev_filter_attach(struct block_device *bdev,
 	return flt;
 }
 EXPORT_SYMBOL_GPL(bdev_filter_attach);
-
-static bool bdev_filter_name_valid(const char *name)
-{
-	size_t len = strnlen(name, BDEV_FILTER_NAME_LEN);
-	size_t i;
-
-	if (!len || len == BDEV_FILTER_NAME_LEN || !strcmp(name, "none"))
-		return false;
-	for (i = 0; i < len; i++)
-		if (!isascii(name[i]) || !isgraph(name[i]) ||
-		    name[i] == '[' || name[i] == ']')
-			return false;
-	return true;
-}
-
-static struct bdev_filter_kind *bdev_filter_find(const char *name)
-{
-	struct bdev_filter_kind *kind;
-
-	lockdep_assert_held(&bdev_filter_mutex);
-
-	list_for_each_entry(kind, &bdev_filter_kinds, entry)
-		if (!strcmp(kind->ops->name, name))
-			return kind;
-	return NULL;
-}
-
-/**
- * bdev_filter_register - make a kind of filter known
- * @ops: its methods, which stay valid until bdev_filter_unregister()
- * @data: passed to its ->attach()
- *
- * Makes the name appear in the ``filter`` attribute of block devices.
- *
- * Process context, may sleep.
- *
- * Return: 0, -EINVAL if @ops lacks a valid name, a size or ->submit_bio(),
- * -EEXIST if the name is taken, -ENOMEM.
- */
-int bdev_filter_register(const struct bdev_filter_operations *ops, void *data)
-{
-	struct bdev_filter_kind *kind;
-	int ret = 0;
-
-	if (!ops->name || !bdev_filter_name_valid(ops->name) ||
-	    !ops->submit_bio || ops->size < sizeof(struct bdev_filter))
-		return -EINVAL;
-
-	kind = kzalloc_obj(*kind);
-	if (!kind)
-		return -ENOMEM;
-	kind->ops = ops;
-	kind->data = data;
-
-	mutex_lock(&bdev_filter_mutex);
-	if (bdev_filter_find(ops->name))
-		ret = -EEXIST;
-	else
-		list_add_tail_rcu(&kind->entry, &bdev_filter_kinds);
-	mutex_unlock(&bdev_filter_mutex);
-
-	if (ret)
-		kfree(kind);
-	return ret;
-}
-EXPORT_SYMBOL_GPL(bdev_filter_register);
-
-/**
- * bdev_filter_unregister - forget a kind of filter
- * @ops: what was given to bdev_filter_register()
- *
- * When this returns no ->attach() runs and none will.  Filters of this kind that
- * are attached stay so, and keep their module from being unloaded.
- *
- * Process context, may sleep.
- */
-void bdev_filter_unregister(const struct bdev_filter_operations *ops)
-{
-	struct bdev_filter_kind *kind;
-
-	mutex_lock(&bdev_filter_mutex);
-	kind = bdev_filter_find(ops->name);
-	if (!WARN_ON_ONCE(!kind))
-		list_del_rcu(&kind->entry);
-	mutex_unlock(&bdev_filter_mutex);
-
-	/* For blk_filter_show(), which reads the name too. */
-	synchronize_rcu();
-	kfree(kind);
-}
-EXPORT_SYMBOL_GPL(bdev_filter_unregister);
-
-static int blk_filter_attach_name(struct block_device *bdev, const char *name,
-				  const char *options)
-{
-	struct bdev_filter_kind *kind;
-	struct bdev_filter *flt;
-	bool loaded = false;
-
-	for (;;) {
-		mutex_lock(&bdev_filter_mutex);
-		kind = bdev_filter_find(name);
-		flt = kind ? bdev_filter_attach(bdev, kind->ops, kind->data,
-						options) : ERR_PTR(-ENOENT);
-		mutex_unlock(&bdev_filter_mutex);
-		if (!IS_ERR(flt))
-			bdev_filter_put_handle(flt);
-		if (kind || loaded)
-			return PTR_ERR_OR_ZERO(flt);
-		/* Registers from module init: no lock may be held here. */
-		request_module("blkfilter-%s", name);
-		loaded = true;
-	}
-}
-
-static int blk_filter_detach_any(struct block_device *bdev)
-{
-	struct bdev_filter *flt;
-	int ret;
-
-	rcu_read_lock();
-	flt = rcu_dereference(bdev->bd_filter);
-	/* In its slot it has its own handle, and a reader keeps it there. */
-	if (flt)
-		refcount_inc(&flt->handles);
-	rcu_read_unlock();
-	if (!flt)
-		return 0;
-
-	ret = __bdev_filter_detach(flt);
-	bdev_filter_put_handle(flt);
-	return ret;
-}
-
-static ssize_t blk_filter_show(struct device *dev,
-			       struct device_attribute *attr, char *buf)
-{
-	struct block_device *bdev = dev_to_bdev(dev);
-	struct bdev_filter_kind *kind;
-	struct bdev_filter *flt;
-	const char *current_name = "none";
-	bool listed = false;
-	int len = 0;
-
-	rcu_read_lock();
-	flt = rcu_dereference(bdev->bd_filter);
-	if (flt)
-		current_name = flt->ops->name;
-	len += sysfs_emit_at(buf, len, flt ? "none" : "[none]");
-	list_for_each_entry_rcu(kind, &bdev_filter_kinds, entry) {
-		bool match = !strcmp(kind->ops->name, current_name);
-
-		len += sysfs_emit_at(buf, len, match ? " [%s]" : " %s",
-				     kind->ops->name);
-		listed |= match;
-	}
-	/* It may be attached but not registered any more. */
-	if (flt && !listed)
-		len += sysfs_emit_at(buf, len, " [%s]", current_name);
-	rcu_read_unlock();
-
-	return len + sysfs_emit_at(buf, len, "\n");
-}
-
-static ssize_t blk_filter_store(struct device *dev,
-				struct device_attribute *attr,
-				const char *buf, size_t count)
-{
-	struct block_device *bdev = dev_to_bdev(dev);
-	struct module *driver = bdev->bd_disk->fops->owner;
-	char disk_name[DISK_NAME_LEN + 8];
-	char *copy, *options, *name;
-	struct kernfs_node *kn;
-	bool detach = false;
-	int ret;
-
-	/* For the log: the device may be gone at the end. */
-	strscpy(disk_name, dev_name(dev));
-	if (!capable(CAP_SYS_ADMIN)) {
-		ret = -EPERM;
-		goto out;
-	}
-
-	copy = kmemdup_nul(buf, count, GFP_KERNEL);
-	if (!copy) {
-		ret = -ENOMEM;
-		goto out;
-	}
-	options = strim(copy);
-	name = strsep(&options, " \t\n");
-	options = options ? skip_spaces(options) : "";
-	detach = !strcmp(name, "none");
-	ret = -EINVAL;
-	if (strlen(buf) != count || (detach && *options) ||
-	    (!detach && !bdev_filter_name_valid(name)))
-		goto out_free;
-
-	/*
-	 * Loading a module takes as long as it likes, and so do the bios that a
-	 * filter owns.  Removal of the device must not wait for either.  This
-	 * also gets a reference to the device, which needs its driver to be put.
-	 */
-	ret = -ENODEV;
-	if (!try_module_get(driver))
-		goto out_free;
-	kn = sysfs_break_active_protection(&dev->kobj, &attr->attr);
-	if (kn) {
-		ret = detach ? blk_filter_detach_any(bdev) :
-			       blk_filter_attach_name(bdev, name, options);
-		sysfs_unbreak_active_protection(kn);
-	}
-	module_put(driver);
-out_free:
-	kfree(copy);
-out:
-	if (ret)
-		pr_warn_ratelimited("%s: %s failed: %pe\n", disk_name,
-				    detach ? "detach" : "attach", ERR_PTR(ret));
-	return ret ?: count;
-}
-
-struct device_attribute dev_attr_filter =
-	__ATTR(filter, 0644, blk_filter_show, blk_filter_store);
-
-/* Bios seen, bios taken, and what keeps the filter busy now. */
-static ssize_t blk_filter_stat_show(struct device *dev,
-				    struct device_attribute *attr, char *buf)
-{
-	struct block_device *bdev = dev_to_bdev(dev);
-	unsigned long seen = 0, taken = 0;
-	unsigned int in_flight = 0;
-	struct bdev_filter *flt;
-	int cpu;
-
-	rcu_read_lock();
-	flt = rcu_dereference(bdev->bd_filter);
-	if (flt) {
-		for_each_possible_cpu(cpu) {
-			seen += per_cpu_ptr(flt->stats, cpu)->seen;
-			taken += per_cpu_ptr(flt->stats, cpu)->taken;
-		}
-		in_flight = refcount_read(&flt->refs) - 1;
-	}
-	rcu_read_unlock();
-	return sysfs_emit(buf, "%lu %lu %u\n", seen, taken, in_flight);
-}
-
-struct device_attribute dev_attr_filter_stat =
-	__ATTR(filter_stat, 0444, blk_filter_stat_show, NULL);
 
 static int __init blk_filter_init(void)
 {

@@ -2,8 +2,7 @@
 #ifndef _BLK_FILTER_H
 #define _BLK_FILTER_H 1
 
-#include <linux/bio.h>
-#include <linux/blkdev.h>
+#include <linux/blk-filter.h>
 #include <linux/jump_label.h>
 
 #ifdef CONFIG_BLK_FILTER
@@ -12,11 +11,20 @@ DECLARE_STATIC_KEY_FALSE(blk_filter_key);
 extern struct device_attribute dev_attr_filter;
 extern struct device_attribute dev_attr_filter_stat;
 
-bool __blk_filter_bio(struct bio *bio);
+bool __blk_filter_bio(struct block_device *bdev, struct bio *bio);
 void blk_filter_add_partition(struct block_device *part);
 void blk_filter_remove(struct block_device *bdev);
 void blk_filter_evict(struct block_device *bdev);
 void __blk_filter_resized(struct block_device *bdev);
+
+int __bdev_filter_detach(struct bdev_filter *flt);
+void bdev_filter_put_handle(struct bdev_filter *flt);
+
+mempool_t *blk_filter_create_hooks(void);
+
+enum bdev_filter_verdict blk_filter_call(struct block_device *bdev,
+					 struct bio *bio);
+bool blk_filter_retarget(struct bio *bio);
 
 /*
  * Shows a bio to the filters of its device.  Returns %true if the bio is no
@@ -27,7 +35,7 @@ static inline bool blk_filter_bio(struct bio *bio)
 	return static_branch_unlikely(&blk_filter_key) &&
 		bdev_test_flag(bio->bi_bdev, BD_FILTERED) &&
 		!bio_flagged(bio, BIO_FILTERED) &&
-		__blk_filter_bio(bio);
+		__blk_filter_bio(bio->bi_bdev, bio);
 }
 
 /* The owner of a completed bio may submit it again: that is a new I/O. */

@@ -48,8 +48,6 @@ enum bdev_filter_reason {
  * enum bdev_filter_flags - what a kind of filter can do
  * @BDEV_FILTER_OPTIONS: It looks at the options given to its ->attach().
  *	Without it, options are refused.
- * @BDEV_FILTER_TAKES_BIOS: It calls bdev_filter_take().  That costs a workqueue
- *	for each instance.  Implied by ->process().
  * @BDEV_FILTER_ZONED: It copes with zoned devices: writes to a zone stay in
  *	order.  Without it, it is not attached to them, and takes no zone
  *	operation.
@@ -58,37 +56,47 @@ enum bdev_filter_reason {
  *	not attached to devices that offer inline encryption, and neither takes
  *	such a bio nor looks at its data.
  * @BDEV_FILTER_INTEGRITY: The same for devices and bios with integrity metadata.
- * @BDEV_FILTER_END_IO_SLEEPS: Its ->end_io() may sleep, and is called in process
- *	context.
- * @BDEV_FILTER_RETARGETS: It calls bdev_filter_retarget().
  */
 enum bdev_filter_flags {
 	BDEV_FILTER_OPTIONS	= 1 << 0,
-	BDEV_FILTER_TAKES_BIOS	= 1 << 1,
-	BDEV_FILTER_ZONED	= 1 << 2,
-	BDEV_FILTER_CRYPTO	= 1 << 3,
-	BDEV_FILTER_INTEGRITY	= 1 << 4,
-	BDEV_FILTER_END_IO_SLEEPS = 1 << 5,
-	BDEV_FILTER_RETARGETS	= 1 << 6,
+	BDEV_FILTER_ZONED	= 1 << 1,
+	BDEV_FILTER_CRYPTO	= 1 << 2,
+	BDEV_FILTER_INTEGRITY	= 1 << 3,
 };
+
+struct bdev_filter_hook;
+
+/**
+ * typedef bdev_filter_end_io_t - a bio that a filter armed completes
+ * @flt: the filter
+ * @bio: the bio
+ * @hook: what bdev_filter_arm() returned
+ *
+ * May look at the status and, if that is fine and it was a read, at the data, and
+ * may change bi_status.  May not resubmit the bio.
+ */
+typedef void bdev_filter_end_io_t(struct bdev_filter *flt, struct bio *bio,
+				  struct bdev_filter_hook *hook);
 
 /**
  * struct bdev_filter_hook - completion of a bio that a filter armed
  * @iter: What the bio was about when it was armed, with sectors of the whole
  *	disk.  The data of the bio is found with a copy of this, not with its
  *	bi_iter, which has moved on.
- * @data: What was given to bdev_filter_arm().
+ * @sector: The first sector then, relative to the device of the filter.
+ * @data: For the filter.
  *
  * All other members are private to block/blk-filter.c.
  */
 struct bdev_filter_hook {
 	struct bvec_iter iter;
-	void *data;
+	sector_t sector;
+	void *data[2];
 	/* private: */
 	struct bdev_filter *flt;
-	bio_end_io_t *end_io;
-	void *private;
-	bool armed;
+	bdev_filter_end_io_t *end_io;
+	bio_end_io_t *bi_end_io;
+	void *bi_private;
 };
 
 /**
@@ -109,10 +117,6 @@ struct bdev_filter_hook {
  * @process: Finishes a bio that was handed to bdev_filter_defer().  Called for
  *	one bio at a time, in the order of deferral, from a workqueue of the
  *	instance's own; may sleep, allocates without I/O.  Optional.
- * @end_io: A bio that was armed with bdev_filter_arm() completes.  It may look at
- *	the status and, if that is fine and it was a read, at the data, and may
- *	change bi_status.  It may not resubmit the bio.  Any context, unless
- *	%BDEV_FILTER_END_IO_SLEEPS.  Optional.
  * @resized: The device has @nr_sectors sectors of 512 bytes now.  Called under
  *	rcu_read_lock() by whoever changed it: must not sleep.  Optional.
  * @detached: No @submit_bio runs any more and none will.  Bios still owned have
@@ -134,8 +138,6 @@ struct bdev_filter_operations {
 	enum bdev_filter_verdict (*submit_bio)(struct bdev_filter *flt,
 					       struct bio *bio);
 	void (*process)(struct bdev_filter *flt, struct bio *bio);
-	void (*end_io)(struct bdev_filter *flt, struct bio *bio,
-		       struct bdev_filter_hook *hook);
 	void (*resized)(struct bdev_filter *flt, sector_t nr_sectors);
 	void (*detached)(struct bdev_filter *flt,
 			 enum bdev_filter_reason reason);
@@ -219,7 +221,12 @@ void bdev_filter_put(struct bdev_filter *flt);
 
 bool bdev_filter_take(struct bdev_filter *flt, struct bio *bio);
 void bdev_filter_defer(struct bdev_filter *flt, struct bio *bio);
-bool bdev_filter_arm(struct bdev_filter *flt, struct bio *bio, void *data);
+struct bdev_filter_hook *bdev_filter_arm(struct bdev_filter *flt,
+					 struct bio *bio,
+					 bdev_filter_end_io_t *end_io);
+struct bdev_filter_hook *bdev_filter_arm_in_task(struct bdev_filter *flt,
+						 struct bio *bio,
+						 bdev_filter_end_io_t *end_io);
 bool bdev_filter_retarget(struct bdev_filter *flt, struct bio *bio,
 			  struct block_device *bdev, sector_t sector);
 void bdev_filter_endio(struct bdev_filter *flt, struct bio *bio,

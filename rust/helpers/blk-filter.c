@@ -14,3 +14,15 @@ rust_helper_bdev_filter_sector(const struct bdev_filter *flt,
 {
 	return bdev_filter_sector(flt, bio);
 }
+
+__rust_helper bool rust_helper_bdev_filter_protected(const struct bdev_filter *flt,
+						     struct bio *bio)
+{
+	return bdev_filter_protected(flt, bio);
+}
+
+__rust_helper bool rust_helper_bdev_filter_has_data(const struct bdev_filter *flt,
+						    struct bio *bio)
+{
+	return bdev_filter_has_data(flt, bio);
+}

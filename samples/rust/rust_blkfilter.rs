@@ -29,6 +29,7 @@ use kernel::{
         filter::{
             AttachInfo,
             BlkFilter,
+            FilteredBio,
             IncomingBio,
             Registration,
             Verdict, //
@@ -99,7 +100,7 @@ impl Stats {
         }))
     }
 
-    fn count(&self, bio: &IncomingBio<'_>) {
+    fn count(&self, bio: &FilteredBio) {
         let kind = match bio.op() {
             Op::READ => 0,
             Op::WRITE if bio.is_flush() => 5,
@@ -171,7 +172,7 @@ impl BlkFilter for RustBlkFilter {
         })
     }
 
-    fn submit_bio<'cb>(this: Pin<&Self>, bio: IncomingBio<'cb>) -> Verdict<'cb> {
+    fn submit_bio<'cb>(this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
         this.stats.count(&bio);
 
         let errno = this.fail_writes.load(Relaxed);

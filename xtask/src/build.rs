@@ -50,7 +50,7 @@ pub fn prepare(env: &Env) -> Result<String> {
     ui::step("apply the series", |_| tree::sync(env))
 }
 
-fn dir(env: &Env, what: &str, flavour: Flavour) -> PathBuf {
+pub fn dir(env: &Env, what: &str, flavour: Flavour) -> PathBuf {
     let name = format!("{}{}", flavour.name(), env.suffix());
     env.cache.join(what).join(name)
 }

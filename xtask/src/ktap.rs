@@ -49,6 +49,17 @@ fn plan(line: &str) -> Option<usize> {
     line.strip_prefix("1..")?.split(' ').next()?.parse().ok()
 }
 
+/// The results of one program, on its own.
+pub fn program(output: &str) -> Vec<Case> {
+    let mut cases: Vec<Case> = output.lines().filter_map(result).collect();
+    let planned = output.lines().find_map(plan);
+    if planned != Some(cases.len()) {
+        let name = format!("ran {} of {} tests", cases.len(), planned.unwrap_or(0));
+        cases.push(case(name, Outcome::Fail));
+    }
+    cases
+}
+
 /// All checks of all scripts. A script that did not run all it planned, or failed without a failed
 /// check, is one more failure.
 pub fn selftests(output: &str) -> Vec<Case> {
@@ -130,6 +141,17 @@ pub fn kunit(json: &Path) -> Result<Vec<Case>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_on_its_own() {
+        let cases = program("TAP version 13\n1..2\nok 1 a: b\nnot ok 2 c\n# why\n");
+        assert_eq!(
+            cases,
+            [case("a: b", Outcome::Pass), case("c", Outcome::Fail)]
+        );
+        assert_eq!(program("1..2\nok 1 a\n").len(), 2);
+        assert_eq!(program("")[0].outcome, Outcome::Fail);
+    }
 
     const GOOD: &str = "\
 TAP version 13

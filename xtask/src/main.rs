@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod env;
 mod ktap;
+mod layers;
 mod logscan;
 mod qemu;
 mod series;
@@ -55,8 +56,8 @@ enum Job {
         full: bool,
         #[arg(long, value_enum)]
         flavour: Option<Flavour>,
-        /// Only the selftests, or mutants, with this in their name; or host, style, kunit-uml or
-        /// kunit-debug.
+        /// Only the selftests, or mutants, with this in their name; or host, style, kunit-uml,
+        /// kunit-debug or compile-fail.
         #[arg(long, value_name = "PATTERN")]
         only: Option<String>,
         /// Build kernels with seeded bugs instead; each has to be caught by its test.

@@ -143,6 +143,23 @@ fn scripts(env: &Env) -> Result<Vec<String>> {
 
 /// Runs scripts of the selftests in one guest.
 fn selftests(env: &Env, flavour: Flavour, scripts: &[String]) -> Result<Vec<Case>> {
+    selftests_within(
+        env,
+        flavour,
+        scripts,
+        match flavour {
+            Flavour::Debug => 2400,
+            _ => 900,
+        },
+    )
+}
+
+fn selftests_within(
+    env: &Env,
+    flavour: Flavour,
+    scripts: &[String],
+    seconds: u64,
+) -> Result<Vec<Case>> {
     let kernel = build::kernel(env, flavour)?;
     let install = build::selftests(env, flavour, &kernel)?;
     let mut only = String::new();
@@ -159,7 +176,7 @@ fn selftests(env: &Env, flavour: Flavour, scripts: &[String]) -> Result<Vec<Case
     guest.share = Some(install);
     guest.cpus = 4;
     guest.kmemleak = flavour == Flavour::Debug;
-    guest.timeout = Duration::from_secs(if flavour == Flavour::Debug { 2400 } else { 900 });
+    guest.timeout = Duration::from_secs(seconds);
     let name = format!("selftests on the {} kernel", flavour.name());
     ui::step(&name, |_| {
         let since = Instant::now();
@@ -176,6 +193,24 @@ fn selftests(env: &Env, flavour: Flavour, scripts: &[String]) -> Result<Vec<Case
         let mut cases = ktap::selftests(&output);
         cases.extend(outcome.splats.iter().map(|splat| log_case(splat)));
         Ok(cases)
+    })
+}
+
+/// Misuse of the Rust API, which must not compile against the kernel crate that was built.
+fn compile_fail(env: &Env) -> Result<Vec<Case>> {
+    build::kernel(env, Flavour::Plain)?;
+    ui::step("misuse that must not compile", |_| {
+        let dir = env.linux().join("tools/testing/selftests/blkfilter");
+        let mut command = env.tool_in(&env.linux(), "python3", &[]);
+        command
+            .arg(dir.join("compile_fail.py"))
+            .arg(build::dir(env, "build", Flavour::Plain));
+        let out = command.output()?;
+        let text = String::from_utf8_lossy(&out.stdout);
+        if !out.status.success() {
+            eprint!("{text}{}", String::from_utf8_lossy(&out.stderr));
+        }
+        Ok(ktap::program(&text))
     })
 }
 
@@ -263,7 +298,9 @@ pub fn run_mutants(env: &Env, only: Option<&str>) -> Result<()> {
         let name = mutant.dir.file_name().unwrap_or_default().to_string_lossy();
         eprintln!("--- {name}");
         env.mutant.replace(Some(mutant.dir.clone()));
-        let cases = selftests(env, Flavour::Plain, std::slice::from_ref(&mutant.script));
+        // A bug may well hang the guest, after the check has failed.
+        let script = std::slice::from_ref(&mutant.script);
+        let cases = selftests_within(env, Flavour::Plain, script, 120);
         env.mutant.replace(None);
         let good = cases.as_ref().is_ok_and(|cases| caught(mutant, cases));
         if let Err(error) = cases {
@@ -295,11 +332,12 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
     };
     let all = scripts(env)?;
     let suite = options.only.as_deref().unwrap_or_default();
-    if ["host", "style", "kunit-uml", "kunit-debug"].contains(&suite) {
+    if ["host", "style", "kunit-uml", "kunit-debug", "compile-fail"].contains(&suite) {
         report.count = true;
         let cases = match suite {
             "host" => host(env),
             "style" => style::check(env),
+            "compile-fail" => compile_fail(env),
             "kunit-uml" => build::uml_kunit(env).and_then(|json| ktap::kunit(&json)),
             _ => kunit_qemu(env),
         };
@@ -320,6 +358,7 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
             report.run("kunit-uml", kunit)?;
         }
         if options.flavour != Some(Flavour::Debug) {
+            report.run("compile-fail", compile_fail(env))?;
             report.run("selftests-plain", selftests(env, Flavour::Plain, &all))?;
         }
         if options.full || options.flavour == Some(Flavour::Debug) {

@@ -10,11 +10,12 @@
 
 use crate::{
     env::{hash, remove_all, Env},
-    source, ui,
+    layers, source, ui,
 };
 use anyhow::{bail, Context, Result};
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -137,44 +138,86 @@ impl Index<'_> {
 
     /// Puts the new files of commit `n` into the index, as they are before the later commits.
     fn bring(&self, commits: &[Commit], n: usize, parent: &str) -> Result<()> {
-        for file in &commits[n].files {
-            let ours = self.env.repo.join(file);
-            let mut content = fs::read(&ours)?;
-            if file == MAINTAINERS {
-                let kernel = self.run(&["show", &format!("{parent}:{MAINTAINERS}")])? + "\n";
-                content = insert_entry(&kernel, &String::from_utf8(content)?).into_bytes();
+        let files = &commits[n].files;
+        self.add(
+            files
+                .iter()
+                .map(|file| (file.as_str(), self.env.repo.join(file))),
+        )?;
+        if files.iter().any(|file| file == MAINTAINERS) {
+            let kernel = self.run(&["show", &format!("{parent}:{MAINTAINERS}")])? + "\n";
+            let entry = fs::read_to_string(self.env.repo.join(MAINTAINERS))?;
+            let whole = self.path.with_extension("maintainers");
+            fs::write(&whole, insert_entry(&kernel, &entry))?;
+            self.add([(MAINTAINERS, whole)])?;
+        }
+        for later in commits[n + 1..].iter().rev().filter(|c| !c.mutant) {
+            let both: Vec<String> = later
+                .upstream()
+                .into_iter()
+                .filter(|file| files.contains(file))
+                .map(|file| format!("--include={file}"))
+                .collect();
+            if both.is_empty() {
+                continue;
             }
-            self.add(file, &content, executable(&ours)?)?;
-            for later in commits[n + 1..].iter().rev() {
-                if !later.mutant && later.upstream().contains(file) {
-                    self.apply(later, &["-R", &format!("--include={file}")])
-                        .with_context(|| {
-                            format!("series/{}/diff is not in {file} any more", later.name)
-                        })?;
-                }
-            }
+            let mut how = vec!["-R"];
+            how.extend(both.iter().map(String::as_str));
+            self.apply(later, &how).with_context(|| {
+                format!(
+                    "series/{}/diff is not in our files any more: `cargo xtask refresh` brings it \
+                     up to date",
+                    later.name
+                )
+            })?;
         }
         Ok(())
     }
 
-    /// Stores `content` as a blob and puts it into the index.
-    fn add(&self, path: &str, content: &[u8], executable: bool) -> Result<()> {
-        let mut child = self
-            .git()
-            .args(["hash-object", "-w", "--stdin"])
+    /// Stores files as blobs and puts them into the index: where they go, and where they are.
+    fn add<'p>(&self, files: impl IntoIterator<Item = (&'p str, PathBuf)>) -> Result<()> {
+        let (mut sources, mut entries) = (String::new(), Vec::new());
+        for (path, source) in files {
+            let mode = if executable(&source)? {
+                "100755"
+            } else {
+                "100644"
+            };
+            sources += &format!("{}\n", source.display());
+            entries.push((mode, path));
+        }
+        let blobs = self.feed(
+            &["hash-object", "-w", "--no-filters", "--stdin-paths"],
+            sources,
+        )?;
+        let index: Vec<String> = entries
+            .iter()
+            .zip(blobs.lines())
+            .map(|((mode, path), blob)| format!("{mode} {blob}\t{path}\n"))
+            .collect();
+        if index.len() != entries.len() {
+            bail!("git did not take all files");
+        }
+        self.feed(&["update-index", "--add", "--index-info"], index.concat())?;
+        Ok(())
+    }
+
+    /// Runs git with `input`.
+    fn feed(&self, args: &[&str], input: String) -> Result<String> {
+        let mut git = self.git();
+        let mut child = git
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        std::io::Write::write_all(&mut child.stdin.take().expect("piped"), content)?;
+        let mut stdin = child.stdin.take().expect("piped");
+        let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
         let out = child.wait_with_output()?;
+        writer.join().expect("does not panic")?;
         if !out.status.success() {
-            bail!("git hash-object failed for {path}");
+            bail!("git {} failed", args[0]);
         }
-        let blob = String::from_utf8(out.stdout)?;
-        let mode = if executable { "100755" } else { "100644" };
-        let info = format!("{mode},{},{path}", blob.trim());
-        self.run(&["update-index", "--add", "--cacheinfo", &info])?;
-        Ok(())
+        Ok(String::from_utf8(out.stdout)?)
     }
 }
 
@@ -272,6 +315,7 @@ pub fn sync(env: &Env) -> Result<String> {
 /// `cargo xtask refresh`: takes what was edited in the work tree back into the repository.
 pub fn refresh(env: &Env, into: Option<&str>) -> Result<()> {
     let commits = series(&env.repo)?;
+    layers::settle(env, &commits)?;
     let edited = edited(env)?;
     if edited.is_empty() {
         println!("nothing was edited in {}", env.linux().display());
@@ -360,8 +404,7 @@ fn rediff(env: &Env, commit: &Commit, id: &str, edited: &[&str]) -> Result<()> {
     index.run(&["read-tree", id])?;
     let mut paths = commit.upstream();
     for path in edited {
-        let theirs = env.linux().join(path);
-        index.add(path, &fs::read(&theirs)?, executable(&theirs)?)?;
+        index.add([(*path, env.linux().join(path))])?;
         if !paths.iter().any(|p| p == path) {
             paths.push(path.to_string());
         }
@@ -405,7 +448,12 @@ pub fn rebase(env: &Env, dir: &Path) -> Result<()> {
     let mut conflicts = Vec::new();
     for path in &paths {
         match fs::read(dir.join(path)) {
-            Ok(content) => index.add(path, &content, executable(&dir.join(path))?)?,
+            Ok(content) => {
+                // Where git sees it.
+                let copy = index.path.with_extension("file");
+                fs::write(&copy, content)?;
+                index.add([(path.as_str(), copy)])?;
+            }
             Err(_) => conflicts.push(format!("{path}: not in {}", dir.display())),
         }
     }
@@ -589,9 +637,28 @@ mod tests {
         let show = |what: &str| ui::output(env.git().args(["show", what])).unwrap();
         assert_eq!(show(&format!("{tip}~1:block/new.c")), "new\n");
         assert_eq!(show(&format!("{tip}:block/new.c")), "new\nmore\n");
+        let git = |args: &[&str]| {
+            ui::output(Command::new("git").arg("-C").arg(&env.repo).args(args)).unwrap();
+        };
+        git(&["init", "-q"]);
+        git(&["add", "."]);
+        git(&[
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@t",
+            "commit",
+            "-qm",
+            "t",
+        ]);
+        // An edit of what the later commit adds.
         write(env.repo.join("block/new.c"), "new\nother\n");
         let error = format!("{:#}", sync(env).unwrap_err());
         assert!(error.contains("series/02-two/diff"), "{error}");
+        refresh(env, None).unwrap();
+        let tip = sync(env).unwrap();
+        assert_eq!(show(&format!("{tip}~1:block/new.c")), "new\n");
+        assert_eq!(show(&format!("{tip}:block/new.c")), "new\nother\n");
     }
 
     #[test]

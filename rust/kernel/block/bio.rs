@@ -5,17 +5,26 @@
 //! C headers: [`include/linux/bio.h`](srctree/include/linux/bio.h),
 //! [`include/linux/blk_types.h`](srctree/include/linux/blk_types.h).
 
+// Only filters use all of it.
+#![cfg_attr(not(CONFIG_BLK_FILTER), allow(dead_code))]
+
 use crate::{
     bindings,
     bits::bit_u32,
-    error::{
-        to_result,
-        Error,
-        Result, //
-    },
+    error::to_result,
     fmt,
     impl_flags,
+    page::{
+        Page,
+        PAGE_SIZE, //
+    },
+    prelude::*,
     types::Opaque, //
+};
+use core::{
+    iter::FusedIterator,
+    marker::PhantomData,
+    ptr::NonNull, //
 };
 
 /// The operation of a bio.
@@ -61,6 +70,12 @@ impl Op {
     /// [`ZONE_RESET`](Self::ZONE_RESET) of all zones of the device.
     pub const ZONE_RESET_ALL: Self = Self(bindings::req_op_REQ_OP_ZONE_RESET_ALL);
 
+    /// The operation in a `bi_opf`.
+    #[inline]
+    pub(super) const fn from_opf(opf: bindings::blk_opf_t) -> Self {
+        Self(opf & bindings::REQ_OP_MASK)
+    }
+
     /// Returns the number C knows the operation by, one of `enum req_op`.
     #[inline]
     pub const fn as_raw(self) -> u32 {
@@ -74,6 +89,14 @@ impl Op {
     #[inline]
     pub const fn changes_data(self) -> bool {
         !matches!(self, Self::READ | Self::ZONE_OPEN | Self::ZONE_CLOSE)
+    }
+
+    /// Returns whether a bio of this operation carries data, if it is not empty.
+    ///
+    /// False for an operation this type does not name.
+    #[inline]
+    pub const fn has_data(self) -> bool {
+        matches!(self, Self::READ | Self::WRITE | Self::ZONE_APPEND)
     }
 }
 
@@ -116,6 +139,15 @@ impl_flags!(
         Atomic = bit_u32(bindings::req_flag_bits___REQ_ATOMIC),
     }
 );
+
+impl ReqFlags {
+    /// The flags in a `bi_opf`.
+    #[inline]
+    pub(super) fn from_opf(opf: bindings::blk_opf_t) -> Self {
+        // INVARIANT of the type made by `impl_flags!`: none, any number is a set of flags.
+        Self(opf & !bindings::REQ_OP_MASK)
+    }
+}
 
 /// How a bio ended, `blk_status_t` in C.
 ///
@@ -162,6 +194,12 @@ impl BlkStatus {
     pub const OFFLINE: Self = Self(bindings::BLK_STS_OFFLINE);
     /// The bio makes no sense; `EINVAL`.
     pub const INVAL: Self = Self(bindings::BLK_STS_INVAL);
+
+    /// The status with the number `raw` in C.
+    #[inline]
+    pub(super) const fn from_raw(raw: bindings::blk_status_t) -> Self {
+        Self(raw)
+    }
 
     /// Returns the number C knows the status by, one of `BLK_STS_*`.
     #[inline]
@@ -236,7 +274,7 @@ impl Bio {
     /// Returns the position of the bio as the block layer has it now, relative to the disk, not to
     /// a partition.
     #[inline]
-    fn iter(&self) -> bindings::bvec_iter {
+    pub(super) fn iter(&self) -> bindings::bvec_iter {
         // A copy: the C structure is packed, so there are no references to its fields.
         // SAFETY: By the type invariants the bio is valid and nobody changes it.
         unsafe { (*self.as_raw()).bi_iter }
@@ -245,14 +283,13 @@ impl Bio {
     /// Returns the operation.
     #[inline]
     pub fn op(&self) -> Op {
-        Op(self.opf() & bindings::REQ_OP_MASK)
+        Op::from_opf(self.opf())
     }
 
     /// Returns the flags.
     #[inline]
     pub fn flags(&self) -> ReqFlags {
-        // INVARIANT of the type made by `impl_flags!`: none, any number is a set of flags.
-        ReqFlags(self.opf() & !bindings::REQ_OP_MASK)
+        ReqFlags::from_opf(self.opf())
     }
 
     /// Returns the length in bytes.
@@ -281,5 +318,337 @@ impl Bio {
     #[inline]
     pub fn is_flush(&self) -> bool {
         self.size() == 0 && self.flags().contains(ReqFlag::Preflush)
+    }
+}
+
+/// A stretch of the data of a bio that lies within one page.
+///
+/// The data may be changed at any time by whoever submitted the bio, from user space too. So it
+/// can be copied, but there is no reference to it.
+///
+/// # Invariants
+///
+/// The vector describes memory that is valid for `'a`, within one page.
+pub struct Segment<'a> {
+    vec: bindings::bio_vec,
+    _data: PhantomData<&'a [u8]>,
+}
+
+impl Segment<'_> {
+    /// Returns the length in bytes, never 0.
+    #[inline]
+    #[expect(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        // CAST: At most the size of a page.
+        self.vec.bv_len as usize
+    }
+
+    /// Copies the start of the segment to `to`, as much as fits; the number of bytes copied.
+    ///
+    /// Any context.
+    pub fn copy_to_slice(&self, to: &mut [u8]) -> usize {
+        let len = to.len().min(self.len());
+        // CAST: An offset in a page.
+        let offset = self.vec.bv_offset as usize;
+        // SAFETY: By the type invariants there are `len` bytes at the offset, all in one page.
+        // There are as many at `to`.
+        unsafe {
+            bindings::memcpy_from_page(to.as_mut_ptr().cast(), self.vec.bv_page, offset, len)
+        };
+        len
+    }
+
+    /// Copies the start of `from` to the segment, as much as fits; the number of bytes copied.
+    fn copy_from_slice(&self, from: &[u8]) -> usize {
+        let len = from.len().min(self.len());
+        // CAST: An offset in a page.
+        let offset = self.vec.bv_offset as usize;
+        // SAFETY: As in `copy_to_slice`. No reference to the data exists.
+        unsafe { bindings::memcpy_to_page(self.vec.bv_page, offset, from.as_ptr().cast(), len) };
+        len
+    }
+}
+
+/// The [`Segment`]s of a bio, in order.
+///
+/// # Invariants
+///
+/// `bio` is valid for `'a`, and `iter` is a position in its data.
+pub struct Segments<'a> {
+    bio: NonNull<bindings::bio>,
+    iter: bindings::bvec_iter,
+    _data: PhantomData<&'a [u8]>,
+}
+
+impl Segments<'_> {
+    /// Skips `bytes`, at most all that is left.
+    fn advance(&mut self, bytes: usize) {
+        // CAST: It is not more than `bi_size`.
+        let bytes = bytes.min(self.iter.bi_size as usize) as u32;
+        // SAFETY: By the type invariants, and there is as much left.
+        unsafe { bindings::bio_advance_iter(self.bio.as_ptr(), &mut self.iter, bytes) };
+    }
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = Segment<'a>;
+
+    fn next(&mut self) -> Option<Segment<'a>> {
+        if self.iter.bi_size == 0 {
+            return None;
+        }
+        // SAFETY: By the type invariants, and as there is some data left.
+        let vec = unsafe { bindings::bio_iter_iovec(self.bio.as_ptr(), self.iter) };
+        // CAST: The length of a segment.
+        self.advance(vec.bv_len as usize);
+        // INVARIANT: The bio keeps its data for `'a`.
+        Some(Segment {
+            vec,
+            _data: PhantomData,
+        })
+    }
+}
+
+impl FusedIterator for Segments<'_> {}
+
+/// The data of a bio that is being written, or that has been read.
+///
+/// # Invariants
+///
+/// `bio` is valid for `'a` and carries data, and `iter` is where that starts.
+pub struct Data<'a> {
+    bio: NonNull<bindings::bio>,
+    iter: bindings::bvec_iter,
+    _data: PhantomData<&'a [u8]>,
+}
+
+impl<'a> Data<'a> {
+    /// # Safety
+    ///
+    /// `bio` must be valid for `'a`, carry data, and not be changed. `iter` must be where that
+    /// starts.
+    #[inline]
+    pub(super) unsafe fn new(bio: NonNull<bindings::bio>, iter: bindings::bvec_iter) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            bio,
+            iter,
+            _data: PhantomData,
+        }
+    }
+
+    /// Returns the length in bytes, never 0.
+    #[inline]
+    #[expect(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        // CAST: `usize` has at least 32 bits where there is a block layer.
+        self.iter.bi_size as usize
+    }
+
+    /// Returns the segments, each of which lies within one page.
+    #[inline]
+    pub fn segments(&self) -> Segments<'a> {
+        // INVARIANT: By our own type invariants.
+        Segments {
+            bio: self.bio,
+            iter: self.iter,
+            _data: PhantomData,
+        }
+    }
+
+    /// The segments of `len` bytes from `offset` on, and maybe more.
+    fn range(&self, offset: usize, len: usize) -> Result<Segments<'a>> {
+        if offset.checked_add(len).is_none_or(|end| end > self.len()) {
+            return Err(EINVAL);
+        }
+        let mut segments = self.segments();
+        segments.advance(offset);
+        Ok(segments)
+    }
+
+    /// Copies what is at `offset`, in bytes, to `to`.
+    ///
+    /// [`EINVAL`] if that goes beyond the end. Any context.
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> Result {
+        let mut done = 0;
+        for segment in self.range(offset, to.len())? {
+            if done == to.len() {
+                break;
+            }
+            done += segment.copy_to_slice(&mut to[done..]);
+        }
+        Ok(())
+    }
+}
+
+/// The data of a bio that is a read, to be filled in or changed.
+pub struct DataMut<'a>(Data<'a>);
+
+impl<'a> DataMut<'a> {
+    /// # Safety
+    ///
+    /// As for [`Data::new`], and it must be right to change the data: it is that of a read, and
+    /// the device is not writing it.
+    #[inline]
+    pub(super) unsafe fn new(bio: NonNull<bindings::bio>, iter: bindings::bvec_iter) -> Self {
+        // SAFETY: By the safety requirements.
+        Self(unsafe { Data::new(bio, iter) })
+    }
+
+    /// Copies `from` to `offset`, in bytes.
+    ///
+    /// [`EINVAL`] if that goes beyond the end. Any context.
+    pub fn write(&mut self, offset: usize, from: &[u8]) -> Result {
+        let mut done = 0;
+        for segment in self.0.range(offset, from.len())? {
+            if done == from.len() {
+                break;
+            }
+            done += segment.copy_from_slice(&from[done..]);
+        }
+        Ok(())
+    }
+}
+
+impl<'a> core::ops::Deref for DataMut<'a> {
+    type Target = Data<'a>;
+
+    #[inline]
+    fn deref(&self) -> &Data<'a> {
+        &self.0
+    }
+}
+
+/// A pool that bios are allocated from, so that there are some when memory is short.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::block::bio::BioSet;
+///
+/// let bios = KBox::pin_init(BioSet::new(4), GFP_KERNEL)?;
+/// # drop(bios);
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Invariants
+///
+/// Initialized, with vectors.
+#[pin_data(PinnedDrop)]
+pub struct BioSet {
+    #[pin]
+    raw: Opaque<bindings::bio_set>,
+}
+
+// SAFETY: A `bio_set` can be used, and ended, by any thread.
+unsafe impl Send for BioSet {}
+// SAFETY: A `bio_set` has its own locking.
+unsafe impl Sync for BioSet {}
+
+impl BioSet {
+    /// Makes a pool of `reserved` bios that can be in use even if memory is short.
+    ///
+    /// Process context, may sleep.
+    pub fn new(reserved: u32) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            raw <- Opaque::try_ffi_init(move |set: *mut bindings::bio_set| {
+                // SAFETY: It is pinned and zeroed, as the function wants it. On failure it has
+                // cleaned up.
+                // CAST: One bit.
+                to_result(unsafe {
+                    set.write_bytes(0, 1);
+                    bindings::bioset_init(set, reserved, 0, bindings::BIOSET_NEED_BVECS as c_int)
+                })
+            }),
+        })
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for BioSet {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: It is initialized. Whoever has a bio of it borrows it.
+        unsafe { bindings::bioset_exit(self.raw.get()) };
+    }
+}
+
+/// A bio of our own, not submitted yet.
+///
+/// # Invariants
+///
+/// `bio` was allocated from a [`BioSet`] that is borrowed for `'a`, and nobody else has it.
+pub struct NewBio<'a> {
+    bio: NonNull<bindings::bio>,
+    _set_and_pages: PhantomData<&'a ()>,
+}
+
+impl<'a> NewBio<'a> {
+    /// Allocates a bio with room for `nr_vecs` stretches of memory, from `sector` on in units of
+    /// 512 bytes.
+    ///
+    /// [`EINVAL`] if that is more than a bio can have.
+    ///
+    /// May sleep, without starting I/O.
+    pub(super) fn alloc(
+        set: &'a BioSet,
+        op: Op,
+        flags: ReqFlags,
+        sector: u64,
+        nr_vecs: u16,
+    ) -> Result<Self> {
+        if u32::from(nr_vecs) > bindings::BIO_MAX_VECS {
+            return Err(EINVAL);
+        }
+        // SAFETY: By the type invariants of `BioSet`. A bio may be without a device for now.
+        let bio = unsafe {
+            bindings::bio_alloc_bioset(
+                core::ptr::null_mut(),
+                nr_vecs,
+                op.as_raw() | u32::from(flags),
+                bindings::GFP_NOIO,
+                set.raw.get(),
+            )
+        };
+        let bio = NonNull::new(bio).ok_or(ENOMEM)?;
+        // SAFETY: It is ours.
+        unsafe { (*bio.as_ptr()).bi_iter.bi_sector = sector };
+        // INVARIANT: As it says.
+        Ok(Self {
+            bio,
+            _set_and_pages: PhantomData,
+        })
+    }
+
+    /// Adds `len` bytes of a page, starting at `offset`.
+    ///
+    /// For a read that is where the data goes. [`EINVAL`] if it is not within the page or nothing,
+    /// or if the operation takes no data; [`ENOSPC`] if the bio is full.
+    pub fn add_page(&mut self, page: &'a Page, offset: usize, len: usize) -> Result {
+        // SAFETY: By the type invariants.
+        let op = Op::from_opf(unsafe { (*self.bio.as_ptr()).bi_opf });
+        let fits = offset.checked_add(len).is_some_and(|end| end <= PAGE_SIZE);
+        if !fits || len == 0 || !op.has_data() {
+            return Err(EINVAL);
+        }
+        // SAFETY: By the type invariants. The page is borrowed for as long as the bio exists.
+        // CAST: Both are at most `PAGE_SIZE`.
+        let added = unsafe {
+            bindings::bio_add_page(self.bio.as_ptr(), page.as_ptr(), len as u32, offset as u32)
+        };
+        if added == 0 {
+            return Err(ENOSPC);
+        }
+        Ok(())
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::bio {
+        self.bio.as_ptr()
+    }
+}
+
+impl Drop for NewBio<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants; it has been allocated with one reference.
+        unsafe { bindings::bio_put(self.bio.as_ptr()) };
     }
 }

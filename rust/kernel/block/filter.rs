@@ -2,13 +2,20 @@
 
 //! Block device filters.
 //!
-//! A filter sees the I/O of a block device that is in use, and can refuse it, without another
-//! device on top. User space attaches it with `echo <name> > /sys/block/<disk>/filter` and
-//! detaches it by writing `none` there.
+//! A filter sees the I/O of a block device that is in use. It can refuse it, hold it, and do I/O
+//! of its own, without another device on top. User space attaches it with
+//! `echo <name> > /sys/block/<disk>/filter` and detaches it by writing `none` there.
 //!
 //! C header: [`include/linux/blk-filter.h`](srctree/include/linux/blk-filter.h)
 //!
 //! Reference: [`Documentation/block/blkfilter.rst`](srctree/Documentation/block/blkfilter.rst)
+//!
+//! # Who has a bio
+//!
+//! [`BlkFilter::submit_bio`] gets an [`IncomingBio`], which it has to turn into a [`Verdict`]
+//! there and then. To keep the bio for longer it takes an [`OwnedBio`]: the duty to finish the bio
+//! once, which can be stored, queued in a [`BioList`] and sent to other threads. What has to sleep
+//! is deferred to [`BlkFilter::process`].
 //!
 //! # Examples
 //!
@@ -36,7 +43,7 @@
 //!         Ok(WriteProtect)
 //!     }
 //!
-//!     fn submit_bio<'cb>(_this: Pin<&Self>, bio: IncomingBio<'cb>) -> Verdict<'cb> {
+//!     fn submit_bio<'cb>(_this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
 //!         if bio.op().changes_data() && !bio.is_flush() {
 //!             return bio.end(BlkStatus::NOTSUPP);
 //!         }
@@ -52,20 +59,79 @@
 //! # drop(registration);
 //! # Ok::<(), Error>(())
 //! ```
+//!
+//! One that makes each write wait for 10 ms:
+//!
+//! ```
+//! use kernel::{
+//!     block::filter::{
+//!         self,
+//!         BlkFilter,
+//!         Context,
+//!         IncomingBio,
+//!         OwnedBio,
+//!         Verdict, //
+//!     },
+//!     time::{
+//!         delay::fsleep,
+//!         Delta, //
+//!     }, //
+//! };
+//!
+//! struct SlowWrites;
+//!
+//! #[vtable]
+//! impl BlkFilter for SlowWrites {
+//!     const NAME: &'static CStr = c"slow_writes";
+//!     type RegistrationData = ();
+//!
+//!     fn attach(_: filter::AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+//!         Ok(SlowWrites)
+//!     }
+//!
+//!     fn submit_bio<'cb>(_this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
+//!         if bio.op().changes_data() {
+//!             // What it may not take goes on at once.
+//!             return bio.defer().unwrap_or_else(IncomingBio::pass);
+//!         }
+//!         bio.pass()
+//!     }
+//!
+//!     fn process<'a>(_this: Pin<&'a Self>, _cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
+//!         fsleep(Delta::from_millis(10));
+//!         bio.resubmit();
+//!     }
+//! }
+//! ```
 
-use super::bio::{
-    Bio,
-    BlkStatus, //
+use super::{
+    bdev::{
+        BdevFile,
+        BlockDevice, //
+    },
+    bio::{
+        Bio,
+        BioSet,
+        BlkStatus,
+        Data,
+        DataMut,
+        NewBio,
+        Op,
+        ReqFlags, //
+    }, //
 };
 use crate::{
     bindings,
     error::{
+        from_err_ptr,
         to_result,
         VTABLE_DEFAULT_ERROR, //
     },
     module::this_module,
+    pr_warn_once,
     prelude::*,
     str::as_char_ptr_in_const_context,
+    sync::Completion,
     task::might_sleep,
     types::{
         NotThreadSafe,
@@ -78,9 +144,20 @@ use core::{
         PhantomData,
         PhantomPinned, //
     },
-    ops::Deref, //
+    mem::ManuallyDrop,
+    ops::Deref,
+    pin::pin,
+    ptr::NonNull, //
 };
 use pin_init::PinInit;
+
+mod hook;
+mod retarget;
+
+pub use hook::{
+    CompletedBio,
+    EndIo, //
+};
 
 /// What a filter does with each bio, and when it comes and goes.
 ///
@@ -92,6 +169,22 @@ pub trait BlkFilter: Sized + Send + Sync + 'static {
     ///
     /// Printable ASCII without white space and brackets, at most 31 characters, not `none`.
     const NAME: &'static CStr;
+
+    /// Whether [`attach`](Self::attach) looks at the options; if not, an attach with options fails
+    /// with [`EINVAL`].
+    const OPTIONS: bool = false;
+
+    /// Whether the filter copes with zoned devices: it keeps the writes to a zone in order. If
+    /// not, it is not attached to them, and can't take zone operations.
+    const ZONED: bool = false;
+
+    /// Whether the filter copes with inline encryption: what is in memory is not what is on the
+    /// device. If not, it is not attached to devices that offer it, and neither can take nor look
+    /// at the data of a bio that uses it.
+    const CRYPTO: bool = false;
+
+    /// The same for integrity metadata.
+    const INTEGRITY: bool = false;
 
     /// What [`attach`](Self::attach) needs of the module: a debugfs directory, for example. Owned
     /// by the [`Registration`].
@@ -112,13 +205,32 @@ pub trait BlkFilter: Sized + Send + Sync + 'static {
     ///
     /// Runs in the context of the submitter, under the RCU read lock, on many CPUs at the same
     /// time. It must not sleep.
-    fn submit_bio<'cb>(this: Pin<&Self>, bio: IncomingBio<'cb>) -> Verdict<'cb>;
+    fn submit_bio<'cb>(this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb>;
+
+    /// Called for each bio that was deferred, one at a time, in the order of deferral.
+    ///
+    /// If this is not implemented, or the filter has been detached, what was deferred is
+    /// resubmitted.
+    ///
+    /// Process context, may sleep. Memory is allocated without I/O: the device may be what the
+    /// system swaps to. It must not wait for another bio of the device but with `cx`.
+    fn process<'a>(_this: Pin<&'a Self>, _cx: &Context<'a, Self>, _bio: OwnedBio<Self>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Called when the device has another size, in sectors of 512 bytes.
+    ///
+    /// Under the RCU read lock: it must not sleep.
+    fn resized(_this: Pin<&Self>, _nr_sectors: u64) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// Called once after the filter left its device: [`submit_bio`](Self::submit_bio) does not run
-    /// any more. The state is dropped some time later, in process context as well.
+    /// any more. Bios that it still has must be finished now: the state is dropped, in process
+    /// context as well, when there is none left.
     ///
     /// Process context, may sleep.
-    fn detached(_this: Pin<&Self>, _reason: DetachReason) {
+    fn detached<'a>(_this: Pin<&'a Self>, _cx: &Context<'a, Self>, _reason: DetachReason) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 }
@@ -134,14 +246,109 @@ pub enum DetachReason {
 
 /// What a filter is told about the device that it is being attached to.
 #[derive(Clone, Copy)]
-pub struct AttachInfo<'a>(&'a Opaque<bindings::bdev_filter>);
+pub struct AttachInfo<'a> {
+    filter: &'a Opaque<bindings::bdev_filter>,
+    options: &'a CStr,
+}
 
 impl<'a> AttachInfo<'a> {
     /// Returns the name of the device, such as `vda` or `vda1`.
     pub fn device_name(&self) -> &'a CStr {
         // SAFETY: C fills in the name before it attaches, terminates it, and does not change it
         // for the life of the filter, which is at least `'a`.
-        unsafe { CStr::from_char_ptr((&raw const (*self.0.get()).dev_name).cast()) }
+        unsafe { CStr::from_char_ptr((&raw const (*self.filter.get()).dev_name).cast()) }
+    }
+
+    /// Returns the device.
+    pub fn device(&self) -> &'a BlockDevice {
+        // SAFETY: Whoever attaches keeps the device until `attach` returned. Only then can the
+        // pointer change.
+        unsafe { BlockDevice::from_raw((*self.filter.get()).bdev) }
+    }
+
+    /// Returns what the user wrote after the name of the filter.
+    pub fn options(&self) -> &'a CStr {
+        self.options
+    }
+
+    /// Calls `set` with each `key=value` of the options, which are separated by white space.
+    ///
+    /// [`EINVAL`] if there is something that is not of this form, else the first error of `set`,
+    /// which should be [`EINVAL`] for an unknown key.
+    pub fn parse_options(&self, mut set: impl FnMut(&'a str, &'a str) -> Result) -> Result {
+        let options = self.options.to_str().map_err(|_| EINVAL)?;
+        for option in options.split_ascii_whitespace() {
+            let (key, value) = option.split_once('=').ok_or(EINVAL)?;
+            set(key, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// A bio as one filter sees it.
+///
+/// # Invariants
+///
+/// `bio` is valid, and nobody but the borrower of this, and `filter`, which is attached or at least
+/// not released, has it.
+pub struct FilteredBio {
+    bio: NonNull<bindings::bio>,
+    filter: NonNull<bindings::bdev_filter>,
+}
+
+impl FilteredBio {
+    #[inline]
+    fn as_raw(&self) -> *mut bindings::bio {
+        self.bio.as_ptr()
+    }
+
+    /// Returns the first sector, in units of 512 bytes, relative to the device that is filtered:
+    /// for the filter of a partition, relative to that partition.
+    ///
+    /// Without meaning for a bio without sectors.
+    #[inline]
+    pub fn sector(&self) -> u64 {
+        // SAFETY: By the type invariants both pointers are valid.
+        unsafe { bindings::bdev_filter_sector(self.filter.as_ptr(), self.as_raw()) }
+    }
+
+    /// Returns whether the bio is one that the filter can't take, because of
+    /// [`BlkFilter::ZONED`], [`BlkFilter::CRYPTO`] or [`BlkFilter::INTEGRITY`].
+    #[inline]
+    pub fn is_protected(&self) -> bool {
+        // SAFETY: By the type invariants both pointers are valid.
+        unsafe { bindings::bdev_filter_protected(self.filter.as_ptr(), self.as_raw()) }
+    }
+
+    /// Returns whether the filter may look at the data of the bio, and there is some.
+    #[inline]
+    fn has_data(&self) -> bool {
+        // SAFETY: By the type invariants both pointers are valid.
+        self.op().has_data()
+            && unsafe { bindings::bdev_filter_has_data(self.filter.as_ptr(), self.as_raw()) }
+    }
+
+    /// Returns the data that is being written, if there is some.
+    ///
+    /// Not that of a [protected](Self::is_protected) bio. The data of a read is not there yet.
+    #[inline]
+    pub fn data(&self) -> Option<Data<'_>> {
+        if self.op() == Op::READ || !self.has_data() {
+            return None;
+        }
+        // SAFETY: By the type invariants the bio stays as it is while we are borrowed, and it has
+        // data.
+        Some(unsafe { Data::new(self.bio, self.iter()) })
+    }
+}
+
+impl Deref for FilteredBio {
+    type Target = Bio;
+
+    #[inline]
+    fn deref(&self) -> &Bio {
+        // SAFETY: By the type invariants.
+        unsafe { Bio::from_raw(self.as_raw()) }
     }
 }
 
@@ -152,41 +359,33 @@ impl<'a> AttachInfo<'a> {
 ///
 /// # Invariants
 ///
-/// `filter` is being shown `bio` for the duration of `'cb`.
-pub struct IncomingBio<'cb> {
-    bio: &'cb Bio,
-    filter: *mut bindings::bdev_filter,
+/// The bio is being shown to the filter, which is one of a `T`, for the duration of `'cb`.
+pub struct IncomingBio<'cb, T: BlkFilter> {
+    bio: FilteredBio,
     // Invariant in `'cb`: a bio of one call cannot pass for that of another.
-    _brand: PhantomData<fn(&'cb ()) -> &'cb ()>,
+    _brand: PhantomData<fn(&'cb T) -> &'cb T>,
     // It belongs to the RCU read section of the caller.
     _not_thread_safe: NotThreadSafe,
 }
 
-impl<'cb> IncomingBio<'cb> {
+impl<'cb, T: BlkFilter> IncomingBio<'cb, T> {
     /// # Safety
     ///
     /// For the duration of `'cb` the caller must be inside the `submit_bio` method of `filter`,
-    /// called for `bio`.
+    /// which is one of a `T`, called for `bio`.
     #[inline]
     unsafe fn new(filter: *mut bindings::bdev_filter, bio: *mut bindings::bio) -> Self {
         // INVARIANT: By the safety requirements.
         Self {
-            // SAFETY: C passes a valid bio, and leaves it alone until the callback returns.
-            bio: unsafe { Bio::from_raw(bio) },
-            filter,
+            bio: FilteredBio {
+                // SAFETY: C does not call the method with null pointers.
+                bio: unsafe { NonNull::new_unchecked(bio) },
+                // SAFETY: As above.
+                filter: unsafe { NonNull::new_unchecked(filter) },
+            },
             _brand: PhantomData,
             _not_thread_safe: NotThreadSafe,
         }
-    }
-
-    /// Returns the first sector, in units of 512 bytes, relative to the device that is filtered:
-    /// for the filter of a partition, relative to that partition.
-    ///
-    /// Without meaning for a bio without sectors.
-    #[inline]
-    pub fn sector(&self) -> u64 {
-        // SAFETY: By the type invariants both pointers are valid.
-        unsafe { bindings::bdev_filter_sector(self.filter, self.bio.as_raw()) }
     }
 
     /// Lets the bio go on to the device.
@@ -204,20 +403,53 @@ impl<'cb> IncomingBio<'cb> {
         // returns.
         Verdict::new(unsafe { bindings::bdev_filter_end(self.bio.as_raw(), status.as_raw()) })
     }
+
+    /// Takes the bio: from now on it has to be finished by means of the [`OwnedBio`].
+    ///
+    /// Fails, and gives the bio back, if it is [protected](FilteredBio::is_protected).
+    ///
+    /// A submitter that does not want to wait, see [`Bio::is_nowait`], would rather have
+    /// [`BlkStatus::AGAIN`].
+    #[inline]
+    pub fn take(self) -> Result<(OwnedBio<T>, Verdict<'cb>), Self> {
+        // SAFETY: By the type invariants we are in the callback, and nobody else has the bio.
+        if !unsafe { bindings::bdev_filter_take(self.bio.filter.as_ptr(), self.bio.as_raw()) } {
+            return Err(self);
+        }
+        // INVARIANT: It has just been taken, and `self` is gone.
+        let owned = OwnedBio {
+            bio: self.bio,
+            _filter: PhantomData,
+        };
+        Ok((
+            owned,
+            Verdict::new(bindings::bdev_filter_verdict::BDEV_FILTER_TAKEN),
+        ))
+    }
+
+    /// Takes the bio and hands it to [`BlkFilter::process`].
+    ///
+    /// Allocates nothing. Fails as [`take`](Self::take) does.
+    #[inline]
+    pub fn defer(self) -> Result<Verdict<'cb>, Self> {
+        let (bio, verdict) = self.take()?;
+        bio.defer();
+        Ok(verdict)
+    }
 }
 
-impl Deref for IncomingBio<'_> {
-    type Target = Bio;
+impl<T: BlkFilter> Deref for IncomingBio<'_, T> {
+    type Target = FilteredBio;
 
     #[inline]
-    fn deref(&self) -> &Bio {
-        self.bio
+    fn deref(&self) -> &FilteredBio {
+        &self.bio
     }
 }
 
 /// What [`BlkFilter::submit_bio`] did with its bio.
 ///
-/// Made by [`IncomingBio::pass`] and [`IncomingBio::end`].
+/// Made by the methods of [`IncomingBio`].
 #[must_use = "`submit_bio` has to return the verdict on its bio"]
 pub struct Verdict<'cb> {
     verdict: bindings::bdev_filter_verdict,
@@ -231,6 +463,270 @@ impl Verdict<'_> {
             verdict,
             _brand: PhantomData,
         }
+    }
+}
+
+/// A bio that a filter took: the duty to finish it, once.
+///
+/// It keeps the filter from being released, and its module from being unloaded. One that is dropped
+/// unfinished ends with an I/O error, and the first time that happens the kernel warns. One that is
+/// leaked keeps whoever waits for it, and a detach, waiting.
+///
+/// All methods can be called in any context.
+///
+/// # Invariants
+///
+/// The bio was taken by the filter, which is one of a `T`, and is not finished.
+#[must_use = "a bio that is dropped fails"]
+pub struct OwnedBio<T: BlkFilter> {
+    bio: FilteredBio,
+    _filter: PhantomData<fn() -> T>,
+}
+
+// SAFETY: A bio can be finished by any thread, and so can the state be dropped that this may be the
+// last to refer to: C does it on a workqueue, and `T` is `Send`.
+unsafe impl<T: BlkFilter> Send for OwnedBio<T> {}
+
+impl<T: BlkFilter> OwnedBio<T> {
+    /// # Safety
+    ///
+    /// `bio` must have been taken by `filter`, one of a `T`, and the duty to finish it passes to
+    /// the caller.
+    #[inline]
+    unsafe fn from_raw(filter: *mut bindings::bdev_filter, bio: *mut bindings::bio) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            bio: FilteredBio {
+                // SAFETY: There is a bio.
+                bio: unsafe { NonNull::new_unchecked(bio) },
+                // SAFETY: There is a filter.
+                filter: unsafe { NonNull::new_unchecked(filter) },
+            },
+            _filter: PhantomData,
+        }
+    }
+
+    /// Gives up the duty to finish the bio.
+    #[inline]
+    fn into_raw(self) -> (*mut bindings::bdev_filter, *mut bindings::bio) {
+        let this = ManuallyDrop::new(self);
+        (this.bio.filter.as_ptr(), this.bio.as_raw())
+    }
+
+    /// Ends the bio with a status.
+    #[inline]
+    pub fn end(self, status: BlkStatus) {
+        let (filter, bio) = self.into_raw();
+        // SAFETY: By the type invariants it was taken, and is ended only here.
+        unsafe { bindings::bdev_filter_endio(filter, bio, status.as_raw()) };
+    }
+
+    /// Lets the bio go on below the filter.
+    ///
+    /// Where that can't be done at once, as in [`BlkFilter::submit_bio`] or in an interrupt, a
+    /// worker of the filter does it.
+    #[inline]
+    pub fn resubmit(self) {
+        let (filter, bio) = self.into_raw();
+        // SAFETY: By the type invariants it was taken, and goes on only here.
+        unsafe { bindings::bdev_filter_resubmit(filter, bio) };
+    }
+
+    /// Hands the bio to [`BlkFilter::process`], after those that were deferred before.
+    #[inline]
+    pub fn defer(self) {
+        let (filter, bio) = self.into_raw();
+        // SAFETY: By the type invariants it was taken, and it is nobody else's now.
+        unsafe { bindings::bdev_filter_defer(filter, bio) };
+    }
+
+    /// Returns the data of a read, to be filled in; what is written there is what the submitter
+    /// gets if the bio then [ends](Self::end) well.
+    #[inline]
+    pub fn data_mut(&mut self) -> Option<DataMut<'_>> {
+        if self.op() != Op::READ || !self.has_data() {
+            return None;
+        }
+        // SAFETY: By the type invariants nobody else has the bio, and it has data. It is not on its
+        // way to the device.
+        Some(unsafe { DataMut::new(self.bio.bio, self.iter()) })
+    }
+}
+
+impl<T: BlkFilter> Deref for OwnedBio<T> {
+    type Target = FilteredBio;
+
+    #[inline]
+    fn deref(&self) -> &FilteredBio {
+        &self.bio
+    }
+}
+
+impl<T: BlkFilter> Drop for OwnedBio<T> {
+    fn drop(&mut self) {
+        pr_warn_once!("the filter {} dropped a bio\n", T::NAME);
+        let (filter, bio) = (self.bio.filter.as_ptr(), self.bio.as_raw());
+        // SAFETY: By the type invariants it was taken and is not finished. It can't be used after
+        // this.
+        unsafe { bindings::bdev_filter_endio(filter, bio, BlkStatus::IOERR.as_raw()) };
+    }
+}
+
+/// A queue of bios that a filter took, first in, first out.
+///
+/// The bios themselves are the links: adding one allocates nothing. All are of one filter on one
+/// device; one of another device ends as if it had been dropped, see [`OwnedBio`], and so do all
+/// that are still there when the list is dropped. A list in the state of the filter itself must be
+/// emptied in [`BlkFilter::detached`]: as long as there are bios the state is not dropped.
+///
+/// # Invariants
+///
+/// The bios from `head` on, linked by `bi_next`, are owned as by an [`OwnedBio`], by `filter`.
+/// `tail` is the last of them. There is none if `head` is null.
+pub struct BioList<T: BlkFilter> {
+    head: *mut bindings::bio,
+    tail: *mut bindings::bio,
+    filter: *mut bindings::bdev_filter,
+    _filter: PhantomData<fn() -> T>,
+}
+
+// SAFETY: As `OwnedBio`.
+unsafe impl<T: BlkFilter> Send for BioList<T> {}
+
+impl<T: BlkFilter> BioList<T> {
+    /// Returns an empty list.
+    pub const fn new() -> Self {
+        // INVARIANT: There is none.
+        Self {
+            head: core::ptr::null_mut(),
+            tail: core::ptr::null_mut(),
+            filter: core::ptr::null_mut(),
+            _filter: PhantomData,
+        }
+    }
+
+    /// Returns whether there is no bio.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.head.is_null()
+    }
+
+    /// Adds a bio at the end.
+    pub fn push(&mut self, bio: OwnedBio<T>) {
+        if self.is_empty() {
+            self.filter = bio.bio.filter.as_ptr();
+        } else if self.filter != bio.bio.filter.as_ptr() {
+            drop(bio);
+            return;
+        }
+        let (_, bio) = bio.into_raw();
+        // INVARIANT: It is the last now.
+        if self.is_empty() {
+            self.head = bio;
+        } else {
+            // SAFETY: By the type invariants we own it, so its link is ours to use.
+            unsafe { (*self.tail).bi_next = bio };
+        }
+        self.tail = bio;
+    }
+
+    /// Removes the first bio.
+    pub fn pop(&mut self) -> Option<OwnedBio<T>> {
+        if self.is_empty() {
+            return None;
+        }
+        let bio = self.head;
+        // INVARIANT: The others are still there.
+        // SAFETY: By the type invariants we own it.
+        self.head = unsafe { core::mem::replace(&mut (*bio).bi_next, core::ptr::null_mut()) };
+        // SAFETY: By the type invariants.
+        Some(unsafe { OwnedBio::from_raw(self.filter, bio) })
+    }
+}
+
+impl<T: BlkFilter> Default for BioList<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: BlkFilter> Drop for BioList<T> {
+    fn drop(&mut self) {
+        while let Some(bio) = self.pop() {
+            drop(bio);
+        }
+    }
+}
+
+/// What a filter can do where it may sleep: I/O of its own to the device, below itself.
+///
+/// # Invariants
+///
+/// We are inside [`BlkFilter::process`] or [`BlkFilter::detached`] of `filter`, which is one of a
+/// `T`. `'a` ends before it is released.
+pub struct Context<'a, T: BlkFilter> {
+    filter: *mut bindings::bdev_filter,
+    _brand: PhantomData<fn(&'a T) -> &'a T>,
+    _not_thread_safe: NotThreadSafe,
+}
+
+impl<'a, T: BlkFilter> Context<'a, T> {
+    /// # Safety
+    ///
+    /// While it exists the caller must be inside of `process` or `detached` of `filter`, which is
+    /// one of a `T`, and must not be released before `'a` ends.
+    #[inline]
+    unsafe fn new(filter: *mut bindings::bdev_filter) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            filter,
+            _brand: PhantomData,
+            _not_thread_safe: NotThreadSafe,
+        }
+    }
+
+    /// Allocates a bio from a pool that the filter has, with room for `nr_vecs` stretches of
+    /// memory. It is for `sector` and those after, in units of 512 bytes, relative to the device.
+    ///
+    /// [`EINVAL`] if that is more than a bio can have. Waits if there is no memory, which only
+    /// helps if there are fewer bios of the pool in use than it has in reserve.
+    pub fn new_bio<'b>(
+        &self,
+        bios: &'b BioSet,
+        op: Op,
+        flags: ReqFlags,
+        sector: u64,
+        nr_vecs: u16,
+    ) -> Result<NewBio<'b>> {
+        NewBio::alloc(bios, op, flags, sector, nr_vecs)
+    }
+
+    /// Submits a bio to the device below the filter, and waits for it.
+    ///
+    /// If that is the filter of a partition, the one of the disk sees the bio.
+    ///
+    /// [`ENODEV`] if the device is being removed, [`EINVAL`] if the bio goes beyond its end, else
+    /// the error that it ended with.
+    pub fn submit_and_wait(&self, bio: NewBio<'_>) -> Result {
+        unsafe extern "C" fn end_io(bio: *mut bindings::bio) {
+            // SAFETY: `submit_and_wait` put it there, and waits for this.
+            unsafe { (*(*bio).bi_private.cast::<Completion>()).complete_all() };
+        }
+
+        let io = pin!(Opaque::<bindings::bdev_filter_io>::uninit());
+        pin_init::stack_pin_init!(let done = Completion::new());
+        let raw = bio.as_raw();
+        // SAFETY: The bio is ours.
+        unsafe {
+            (*raw).bi_private = core::ptr::from_ref(&*done).cast_mut().cast();
+            (*raw).bi_end_io = Some(end_io);
+        }
+        // SAFETY: By the type invariants the filter is not released. `io` and all that the bio
+        // refers to stay until `end_io` has been called, as we wait for that.
+        to_result(unsafe { bindings::bdev_filter_submit_below(self.filter, raw, io.get()) })?;
+        done.wait_for_completion();
+        // SAFETY: It has completed: it is ours again.
+        BlkStatus::from_raw(unsafe { (*raw).bi_status }).to_result()
     }
 }
 
@@ -282,8 +778,19 @@ impl<T: BlkFilter> OperationsVTable<T> {
         owner: this_module::<T::OwnerModule>().as_ptr(),
         // Padded as `Kmalloc` does it, which makes `kmalloc()` align it too.
         size: Layout::new::<Filter<T>>().pad_to_align().size(),
+        flags: Self::FLAGS,
         attach: Some(Self::attach_callback),
         submit_bio: Some(Self::submit_bio_callback),
+        process: if T::HAS_PROCESS {
+            Some(Self::process_callback)
+        } else {
+            None
+        },
+        resized: if T::HAS_RESIZED {
+            Some(Self::resized_callback)
+        } else {
+            None
+        },
         detached: if T::HAS_DETACHED {
             Some(Self::detached_callback)
         } else {
@@ -293,24 +800,45 @@ impl<T: BlkFilter> OperationsVTable<T> {
         ..pin_init::zeroed()
     };
 
+    const FLAGS: u32 = {
+        let mut flags = 0;
+        if T::OPTIONS {
+            flags |= bindings::bdev_filter_flags_BDEV_FILTER_OPTIONS;
+        }
+        if T::ZONED {
+            flags |= bindings::bdev_filter_flags_BDEV_FILTER_ZONED;
+        }
+        if T::CRYPTO {
+            flags |= bindings::bdev_filter_flags_BDEV_FILTER_CRYPTO;
+        }
+        if T::INTEGRITY {
+            flags |= bindings::bdev_filter_flags_BDEV_FILTER_INTEGRITY;
+        }
+        flags
+    };
+
     const fn build() -> &'static bindings::bdev_filter_operations {
         &Self::VTABLE
     }
 
     /// # Safety
     ///
-    /// `flt` must point to an allocation for a `Filter<T>` with `data` not initialized, and `data`
-    /// to the `T::RegistrationData` of a [`Registration`] that is not dropped before this returns.
+    /// `flt` must point to an allocation for a `Filter<T>` with `data` not initialized, `data` to a
+    /// `T::RegistrationData` that is not dropped before this returns, and `options` to a string.
     unsafe extern "C" fn attach_callback(
         flt: *mut bindings::bdev_filter,
         data: *mut c_void,
-        _options: *const c_char,
+        options: *const c_char,
     ) -> c_int {
         // SAFETY: By the safety requirements.
         let data = unsafe { &*data.cast::<T::RegistrationData>() };
-        // CAST: `Opaque` is a transparent wrapper.
-        // SAFETY: C initialized its part, and keeps it for longer than this call.
-        let info = AttachInfo(unsafe { &*flt.cast() });
+        let info = AttachInfo {
+            // CAST: `Opaque` is a transparent wrapper.
+            // SAFETY: C initialized its part, and keeps it for longer than this call.
+            filter: unsafe { &*flt.cast() },
+            // SAFETY: By the safety requirements.
+            options: unsafe { CStr::from_char_ptr(options) },
+        };
         // SAFETY: By the safety requirements.
         let slot = unsafe { Filter::<T>::data_ptr(flt) };
 
@@ -341,6 +869,38 @@ impl<T: BlkFilter> OperationsVTable<T> {
 
     /// # Safety
     ///
+    /// To be called by C on a filter that was attached and is not released, with a bio that it took
+    /// and deferred.
+    unsafe extern "C" fn process_callback(
+        flt: *mut bindings::bdev_filter,
+        bio: *mut bindings::bio,
+    ) {
+        // SAFETY: `attach` succeeded. The bio keeps the filter from being released, and the release
+        // waits for this function even when the bio is finished.
+        let this = unsafe { Filter::<T>::data(flt) };
+        // SAFETY: As above, and this is `process`.
+        let cx = unsafe { Context::new(flt) };
+        // SAFETY: By the safety requirements.
+        let bio = unsafe { OwnedBio::from_raw(flt, bio) };
+
+        T::process(this, &cx, bio);
+    }
+
+    /// # Safety
+    ///
+    /// To be called by C on an attached filter, in an RCU read section.
+    unsafe extern "C" fn resized_callback(
+        flt: *mut bindings::bdev_filter,
+        nr_sectors: bindings::sector_t,
+    ) {
+        // SAFETY: As in `submit_bio_callback`.
+        let this = unsafe { Filter::<T>::data(flt) };
+
+        T::resized(this, nr_sectors);
+    }
+
+    /// # Safety
+    ///
     /// To be called by C on a filter that was attached and is not released.
     unsafe extern "C" fn detached_callback(
         flt: *mut bindings::bdev_filter,
@@ -348,9 +908,12 @@ impl<T: BlkFilter> OperationsVTable<T> {
     ) {
         // SAFETY: `attach` succeeded, `release` comes after us.
         let this = unsafe { Filter::<T>::data(flt) };
+        // SAFETY: As above, and this is `detached`.
+        let cx = unsafe { Context::new(flt) };
 
         T::detached(
             this,
+            &cx,
             match reason {
                 bindings::bdev_filter_reason::BDEV_FILTER_REMOVED => DetachReason::Removed,
                 _ => DetachReason::Detached,
@@ -429,6 +992,77 @@ unsafe impl<T: BlkFilter> Send for Registration<T> {}
 // SAFETY: There is nothing to be done with a shared reference.
 unsafe impl<T: BlkFilter> Sync for Registration<T> {}
 
+/// A filter that the kernel attached by itself; it is detached when this is dropped.
+///
+/// Dropping it waits until the filter is gone, see [`BlkFilter::detached`], and does nothing if
+/// user space or the removal of the device was faster. It must not be dropped in a method of the
+/// filter itself. Leaking it leaves the filter where it is.
+///
+/// The filter pins its module. So one that is in the module's own structure keeps the module from
+/// ever being unloaded, unless user space or removal ends it.
+///
+/// # Invariants
+///
+/// `filter` is what attaching returned, not given back yet.
+#[must_use = "the filter is detached when this is dropped"]
+pub struct Attachment<T: BlkFilter> {
+    filter: NonNull<bindings::bdev_filter>,
+    _filter: PhantomData<fn() -> T>,
+}
+
+// SAFETY: It can be detached by any thread, and C drops the state on a workqueue; `T` is `Send`.
+unsafe impl<T: BlkFilter> Send for Attachment<T> {}
+// SAFETY: A shared reference gives only what does not change.
+unsafe impl<T: BlkFilter> Sync for Attachment<T> {}
+
+impl<T: BlkFilter> Attachment<T> {
+    /// Attaches a filter to a device, which need not be open any more afterwards.
+    ///
+    /// [`EALREADY`] if it has such a filter, [`EBUSY`] if it has another, [`EOPNOTSUPP`] if the
+    /// filter does not cope with the device, see [`BlkFilter::ZONED`] and those after it;
+    /// [`ENODEV`] if the device is being removed, [`ENOENT`] if our module is being unloaded, and
+    /// errors of [`BlkFilter::attach`]. The type need not be registered.
+    ///
+    /// Process context, may sleep.
+    pub fn new(
+        device: &BdevFile,
+        data: &T::RegistrationData,
+        options: Option<&CStr>,
+    ) -> Result<Self> {
+        let options = options.map_or(core::ptr::null(), |options| options.as_char_ptr());
+        // SAFETY: The device is open until this returns. `data` is used by `attach` only, which
+        // does not change it. The operations are static.
+        let filter = from_err_ptr(unsafe {
+            bindings::bdev_filter_attach(
+                device.as_raw(),
+                OperationsVTable::<T>::build(),
+                core::ptr::from_ref(data).cast_mut().cast(),
+                options,
+            )
+        })?;
+        // INVARIANT: Just attached.
+        Ok(Self {
+            filter: NonNull::new(filter).ok_or(EINVAL)?,
+            _filter: PhantomData,
+        })
+    }
+
+    /// Returns the name of the device. It may be gone by now.
+    pub fn device_name(&self) -> &CStr {
+        // SAFETY: By the type invariants the memory is still there, and the name does not change.
+        unsafe { CStr::from_char_ptr((&raw const (*self.filter.as_ptr()).dev_name).cast()) }
+    }
+}
+
+impl<T: BlkFilter> Drop for Attachment<T> {
+    fn drop(&mut self) {
+        might_sleep();
+
+        // SAFETY: By the type invariants, and it is not used after this.
+        unsafe { bindings::bdev_filter_detach(self.filter.as_ptr()) };
+    }
+}
+
 #[cfg(CONFIG_RUST_BLK_FILTER_KUNIT_TEST)]
 #[macros::kunit_tests(rust_blk_filter)]
 mod tests {
@@ -483,7 +1117,7 @@ mod tests {
             Ok(TestFilter(log.clone()))
         }
 
-        fn submit_bio<'cb>(this: Pin<&Self>, bio: IncomingBio<'cb>) -> Verdict<'cb> {
+        fn submit_bio<'cb>(this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
             this.0.seen.add(1, Relaxed);
             this.0.last_sector.store(bio.sector(), Relaxed);
             if bio.op() == Op::WRITE {
@@ -492,7 +1126,7 @@ mod tests {
             bio.pass()
         }
 
-        fn detached(this: Pin<&Self>, reason: DetachReason) {
+        fn detached<'a>(this: Pin<&'a Self>, _: &Context<'a, Self>, reason: DetachReason) {
             if reason == DetachReason::Removed {
                 this.0.detached.add(1, Relaxed);
             }
@@ -517,7 +1151,7 @@ mod tests {
             Ok(BadName)
         }
 
-        fn submit_bio<'cb>(_this: Pin<&Self>, bio: IncomingBio<'cb>) -> Verdict<'cb> {
+        fn submit_bio<'cb>(_this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
             bio.pass()
         }
     }

@@ -17,7 +17,7 @@ numbers() {	# sector...
 	local s
 	for s in "$@"; do
 		printf "\\x$(printf %02x $((s & 255)))\\x$(printf %02x $((s >> 8)))\\0\\0" |
-			dd of=/dev/$DEV bs=512 seek=$s conv=notrunc,sync status=none
+			dd of=/dev/$DEV bs=512 seek=$s iflag=fullblock conv=notrunc,sync status=none
 	done
 	sync
 }

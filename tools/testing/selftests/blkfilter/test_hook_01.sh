@@ -6,7 +6,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 19
+plan 20
 load_test_filter
 new_nullb discard=1
 head -c 262144 /dev/zero | tr '\0' A > "$TMP/A"
@@ -41,6 +41,13 @@ echo 0 > $TEST_DIR/hooked
 check "C26: split: a read" cmp "$TMP/A" <(dd if=/dev/$DEV bs=256K count=1 iflag=direct status=none)
 check "C26: split: completes once" eq "$(get hooked)" 1
 check "C26: split: with all of the data" eq "$(get hook_bytes)" 262144
+detach $DEV
+
+# Bios that are chained, as those that zero a range are.
+new_nullb irqmode=0
+attach $DEV blkfilter_test || bail "cannot attach"
+udevadm settle
+check "C26: chained bios" blkdiscard -z -f -l 16M /dev/$DEV
 detach $DEV
 
 # A slow disk: detach waits for what is armed, and then the module can go.

@@ -5,8 +5,9 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 15
+plan 16
 load_test_filter
+dmesg -C
 
 gone() {	# how many removal notices there must be by now
 	wait_for grep -qx "$1" $TEST_DIR/removed && wait_for grep -qx "$1" $TEST_DIR/released
@@ -45,6 +46,8 @@ attach $DEV blkfilter_test && attach $PART blkfilter_test || bail "cannot attach
 check "C17: disk and partition go together" eval "echo 0 > $NULLB/$DEV/power"
 check "C15: both filters are told, and released" gone 6
 
+check "C16: none was left for the eviction of its device" \
+	not eval "dmesg | grep 'attached to an evicted'"
 check "C13: it was not called a detach" eq "$(get detached)" 0
 check "C9: no call after the notice" eq "$(get late)" 0
 check "C18: the module can be unloaded" rmmod blkfilter_test

@@ -161,6 +161,41 @@ static int test_attach(struct bdev_filter *flt, void *data, const char *options)
 	return 0;
 }
 
+static void test_end_io(struct bdev_filter *flt, struct bio *bio,
+			struct bdev_filter_hook *hook)
+{
+	enum mode m = (enum mode)(uintptr_t)hook->data[0];
+	struct bvec_iter iter = hook->iter;
+	u32 bytes = 0, first = 0;
+	struct bio_vec bv;
+
+	if (!bio->bi_status && bio_op(bio) == REQ_OP_READ)
+		__bio_for_each_segment(bv, bio, iter, iter) {
+			if (!bytes)
+				memcpy_from_bvec((char *)&first, &(struct bio_vec) {
+					.bv_page = bv.bv_page, .bv_len = 4,
+					.bv_offset = bv.bv_offset });
+			bytes += bv.bv_len;
+		}
+	if (bytes) {
+		WRITE_ONCE(hook_bytes, bytes);
+		WRITE_ONCE(hook_first, first);
+	}
+	if (m == MODE_FAIL)
+		bio->bi_status = BLK_STS_IOERR;
+	atomic_inc(&hooked);
+}
+
+static bool hook_bio(struct bdev_filter *flt, struct bio *bio, enum mode m)
+{
+	struct bdev_filter_hook *hook = bdev_filter_arm(flt, bio, test_end_io);
+
+	if (!hook)
+		return false;
+	hook->data[0] = (void *)(uintptr_t)m;
+	return true;
+}
+
 /* Opened by "kopen" and "kopen2". */
 static struct file *kernel_files[2];
 
@@ -188,7 +223,7 @@ static enum bdev_filter_verdict filter_bio(struct bdev_filter *flt,
 		return BDEV_FILTER_PASS;
 	case MODE_HOOK:
 	case MODE_FAIL:
-		if (!bdev_filter_arm(flt, bio, (void *)(uintptr_t)m))
+		if (!hook_bio(flt, bio, m))
 			atomic_inc(&protected);
 		return BDEV_FILTER_PASS;
 	case MODE_RETARGET:
@@ -311,37 +346,12 @@ static void test_process(struct bdev_filter *flt, struct bio *bio)
 			WARN_ON(!retarget(flt, bio));
 		break;
 	case MODE_HOOKDEFER:
-		WARN_ON(!bdev_filter_arm(flt, bio, (void *)MODE_HOOKDEFER));
+		WARN_ON(!hook_bio(flt, bio, MODE_HOOKDEFER));
 		break;
 	default:
 		break;
 	}
 	bdev_filter_resubmit(flt, bio);
-}
-
-static void test_end_io(struct bdev_filter *flt, struct bio *bio,
-			struct bdev_filter_hook *hook)
-{
-	enum mode m = (enum mode)(uintptr_t)hook->data;
-	struct bvec_iter iter = hook->iter;
-	u32 bytes = 0, first = 0;
-	struct bio_vec bv;
-
-	if (!bio->bi_status && bio_op(bio) == REQ_OP_READ)
-		__bio_for_each_segment(bv, bio, iter, iter) {
-			if (!bytes)
-				memcpy_from_bvec((char *)&first, &(struct bio_vec) {
-					.bv_page = bv.bv_page, .bv_len = 4,
-					.bv_offset = bv.bv_offset });
-			bytes += bv.bv_len;
-		}
-	if (bytes) {
-		WRITE_ONCE(hook_bytes, bytes);
-		WRITE_ONCE(hook_first, first);
-	}
-	if (m == MODE_FAIL)
-		bio->bi_status = BLK_STS_IOERR;
-	atomic_inc(&hooked);
 }
 
 static void test_resized(struct bdev_filter *flt, sector_t nr_sectors)
@@ -375,12 +385,10 @@ static struct bdev_filter_operations test_ops = {
 	.name		= "blkfilter_test",
 	.owner		= THIS_MODULE,
 	.size		= sizeof(struct test_filter),
-	.flags		= BDEV_FILTER_OPTIONS | BDEV_FILTER_TAKES_BIOS |
-			  BDEV_FILTER_RETARGETS,
+	.flags		= BDEV_FILTER_OPTIONS,
 	.attach		= test_attach,
 	.submit_bio	= test_submit_bio,
 	.process	= test_process,
-	.end_io		= test_end_io,
 	.resized	= test_resized,
 	.detached	= test_detached,
 	.release	= test_release,

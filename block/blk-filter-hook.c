@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Block device filters: what happens to bios that a filter lets go on.
+ *
+ * A hook takes the place of ->bi_end_io and ->bi_private of a bio, until that
+ * completes.  The bio, and only the bio, leads to its hook.  The hook holds a
+ * reference of its filter, so the filter, its mempool of hooks and its module
+ * stay until the function of the filter has returned here.
+ */
+#include <linux/blk-filter.h>
+#include "blk.h"
+#include "blk-filter.h"
+#include "blk-throttle.h"
+
+/* Hooks that are there even if memory is short. */
+#define BDEV_FILTER_HOOKS	16
+
+/* How often a bio may be sent to another device. */
+#define BDEV_FILTER_HOPS	8
+
+mempool_t *blk_filter_create_hooks(void)
+{
+	return mempool_create_kmalloc_pool(BDEV_FILTER_HOOKS,
+					   sizeof(struct bdev_filter_hook));
+}
+
+static void bdev_filter_hook_end(struct bio *bio)
+{
+	struct bdev_filter_hook *hook = bio->bi_private;
+	struct bdev_filter *flt = hook->flt;
+
+	bio->bi_end_io = hook->bi_end_io;
+	bio->bi_private = hook->bi_private;
+	if (hook->end_io)
+		hook->end_io(flt, bio, hook);
+	mempool_free(hook, flt->hooks);
+	/* Not ->bi_end_io(): for a chained bio that is only a tag. */
+	bio_endio(bio);
+	bdev_filter_put(flt);
+}
+
+/* For bdev_filter_arm(), with a function, and bdev_filter_retarget(), without. */
+static struct bdev_filter_hook *
+bdev_filter_hook(struct bdev_filter *flt, struct bio *bio,
+		 bdev_filter_end_io_t *end_io)
+{
+	bool may_wait = current_work() == &flt->work;
+	struct bdev_filter_hook *hook;
+
+	if (bdev_filter_protected(flt, bio))
+		return NULL;
+	hook = mempool_alloc(flt->hooks, may_wait ? GFP_NOIO : GFP_NOWAIT);
+	if (!hook)
+		return NULL;
+
+	refcount_inc(&flt->refs);
+	hook->flt = flt;
+	hook->iter = bio->bi_iter;
+	hook->sector = bdev_filter_sector(flt, bio);
+	hook->end_io = end_io;
+	hook->bi_end_io = bio->bi_end_io;
+	hook->bi_private = bio->bi_private;
+	bio->bi_end_io = bdev_filter_hook_end;
+	bio->bi_private = hook;
+	return hook;
+}
+
+/**
+ * bdev_filter_arm - have a function called when a bio completes
+ * @flt: the filter
+ * @bio: a bio that it passes or resubmits right after this
+ * @end_io: the function; called in any context, also in hard interrupt
+ *
+ * From ->submit_bio() this does not wait for memory and may fail; the bio can
+ * then be deferred.  From ->process() it waits for the completion of another bio
+ * if it has to, and does not fail.
+ *
+ * Return: what @end_io gets, with @data to be filled in by the caller; %NULL if
+ * there is no memory, or if the filter may not do this to the bio, see
+ * bdev_filter_protected().
+ */
+struct bdev_filter_hook *bdev_filter_arm(struct bdev_filter *flt,
+					 struct bio *bio,
+					 bdev_filter_end_io_t *end_io)
+{
+	return bdev_filter_hook(flt, bio, end_io);
+}
+EXPORT_SYMBOL_GPL(bdev_filter_arm);
+
+/**
+ * bdev_filter_arm_in_task - have a function that may sleep called on completion
+ * @flt: the filter
+ * @bio: a bio that it passes or resubmits right after this
+ * @end_io: the function; called in process context
+ *
+ * Otherwise as bdev_filter_arm().
+ */
+struct bdev_filter_hook *bdev_filter_arm_in_task(struct bdev_filter *flt,
+						 struct bio *bio,
+						 bdev_filter_end_io_t *end_io)
+{
+	struct bdev_filter_hook *hook = bdev_filter_hook(flt, bio, end_io);
+
+	if (hook) {
+		/* Who polls expects the completion where it polls. */
+		bio_clear_polled(bio);
+		bio_set_flag(bio, BIO_COMPLETE_IN_TASK);
+	}
+	return hook;
+}
+EXPORT_SYMBOL_GPL(bdev_filter_arm_in_task);
+
+/* A filter wants the bio to go to another place; true if it does not go on here. */
+bool blk_filter_retarget(struct bio *bio)
+{
+	for (int hops = 0; hops < BDEV_FILTER_HOPS; hops++) {
+		struct block_device *bdev = bio->bi_bdev;
+		enum bdev_filter_verdict verdict;
+
+		/* What submit_bio_noacct() does, without the recursion. */
+		if (!submit_bio_check(bio) || blk_throtl_bio(bio))
+			return true;
+		if (!bdev_test_flag(bdev, BD_FILTERED))
+			return false;
+		/* Marked: sent to the device of the filter, so on below that. */
+		if (bio_flagged(bio, BIO_FILTERED)) {
+			if (!bdev_is_partition(bdev))
+				return false;
+			bdev = bdev_whole(bdev);
+		}
+		verdict = blk_filter_call(bdev, bio);
+		if (verdict == BDEV_FILTER_END)
+			bio_endio(bio);
+		if (verdict != BDEV_FILTER_RETARGET)
+			return verdict;
+	}
+	bio_io_error(bio);
+	return true;
+}
+
+/**
+ * bdev_filter_retarget - send a bio somewhere else
+ * @flt: the filter
+ * @bio: the bio
+ * @bdev: a device that the filter keeps open until its ->release()
+ * @sector: sector of @bdev, in units of 512 bytes, where it goes
+ *
+ * From ->submit_bio(), which returns %BDEV_FILTER_RETARGET after it, or from
+ * ->process(), which resubmits the bio after it.  The bio then goes through the
+ * checks and filters of @bdev, as if it had been submitted there; if @bdev is the
+ * device of the filter it goes below it.  A bio that was sent to another device
+ * too often (8 times) fails.  The filter is not released before the bio completes.
+ *
+ * Return: false if there is no memory, or if the filter may not do this to the
+ * bio, see bdev_filter_protected().  From ->process() only the latter.
+ */
+bool bdev_filter_retarget(struct bdev_filter *flt, struct bio *bio,
+			  struct block_device *bdev, sector_t sector)
+{
+	if (!bdev_filter_hook(flt, bio, NULL))
+		return false;
+	bio_clear_polled(bio);
+	bio_set_dev(bio, bdev);
+	bio->bi_iter.bi_sector = sector;
+	/* Also if it came to a disk through a partition. */
+	if (rcu_access_pointer(flt->bdev) == bdev)
+		bio_set_flag(bio, BIO_FILTERED);
+	return true;
+}
+EXPORT_SYMBOL_GPL(bdev_filter_retarget);

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Block device filters: the kinds that there are, and the attributes by which user
+ * space attaches them.
+ */
+#define pr_fmt(fmt) "blk-filter: " fmt
+
+#include <linux/blk-filter.h>
+#include <linux/ctype.h>
+#include <linux/kmod.h>
+#include <linux/percpu.h>
+#include "blk.h"
+#include "blk-filter.h"
+
+struct bdev_filter_kind {
+	struct list_head			entry;
+	const struct bdev_filter_operations	*ops;
+	void					*data;
+};
+
+/* Held for attaching by name as well, so that the kind stays registered. */
+static DEFINE_MUTEX(bdev_filter_mutex);
+/* Changed under the mutex, read under RCU. */
+static LIST_HEAD(bdev_filter_kinds);
+
+static bool bdev_filter_name_valid(const char *name)
+{
+	size_t len = strnlen(name, BDEV_FILTER_NAME_LEN);
+	size_t i;
+
+	if (!len || len == BDEV_FILTER_NAME_LEN || !strcmp(name, "none"))
+		return false;
+	for (i = 0; i < len; i++)
+		if (!isascii(name[i]) || !isgraph(name[i]) ||
+		    name[i] == '[' || name[i] == ']')
+			return false;
+	return true;
+}
+
+static struct bdev_filter_kind *bdev_filter_find(const char *name)
+{
+	struct bdev_filter_kind *kind;
+
+	lockdep_assert_held(&bdev_filter_mutex);
+
+	list_for_each_entry(kind, &bdev_filter_kinds, entry)
+		if (!strcmp(kind->ops->name, name))
+			return kind;
+	return NULL;
+}
+
+/**
+ * bdev_filter_register - make a kind of filter known
+ * @ops: its methods, which stay valid until bdev_filter_unregister()
+ * @data: passed to its ->attach()
+ *
+ * Makes the name appear in the ``filter`` attribute of block devices.
+ *
+ * Process context, may sleep.
+ *
+ * Return: 0, -EINVAL if @ops lacks a valid name, a size or ->submit_bio(),
+ * -EEXIST if the name is taken, -ENOMEM.
+ */
+int bdev_filter_register(const struct bdev_filter_operations *ops, void *data)
+{
+	struct bdev_filter_kind *kind;
+	int ret = 0;
+
+	if (!ops->name || !bdev_filter_name_valid(ops->name) ||
+	    !ops->submit_bio || ops->size < sizeof(struct bdev_filter))
+		return -EINVAL;
+
+	kind = kzalloc_obj(*kind);
+	if (!kind)
+		return -ENOMEM;
+	kind->ops = ops;
+	kind->data = data;
+
+	mutex_lock(&bdev_filter_mutex);
+	if (bdev_filter_find(ops->name))
+		ret = -EEXIST;
+	else
+		list_add_tail_rcu(&kind->entry, &bdev_filter_kinds);
+	mutex_unlock(&bdev_filter_mutex);
+
+	if (ret)
+		kfree(kind);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(bdev_filter_register);
+
+/**
+ * bdev_filter_unregister - forget a kind of filter
+ * @ops: what was given to bdev_filter_register()
+ *
+ * When this returns no ->attach() runs and none will.  Filters of this kind that
+ * are attached stay so, and keep their module from being unloaded.
+ *
+ * Process context, may sleep.
+ */
+void bdev_filter_unregister(const struct bdev_filter_operations *ops)
+{
+	struct bdev_filter_kind *kind;
+
+	mutex_lock(&bdev_filter_mutex);
+	kind = bdev_filter_find(ops->name);
+	if (!WARN_ON_ONCE(!kind))
+		list_del_rcu(&kind->entry);
+	mutex_unlock(&bdev_filter_mutex);
+
+	/* For blk_filter_show(), which reads the name too. */
+	synchronize_rcu();
+	kfree(kind);
+}
+EXPORT_SYMBOL_GPL(bdev_filter_unregister);
+
+static int blk_filter_attach_name(struct block_device *bdev, const char *name,
+				  const char *options)
+{
+	struct bdev_filter_kind *kind;
+	struct bdev_filter *flt;
+	bool loaded = false;
+
+	for (;;) {
+		mutex_lock(&bdev_filter_mutex);
+		kind = bdev_filter_find(name);
+		flt = kind ? bdev_filter_attach(bdev, kind->ops, kind->data,
+						options) : ERR_PTR(-ENOENT);
+		mutex_unlock(&bdev_filter_mutex);
+		if (!IS_ERR(flt))
+			bdev_filter_put_handle(flt);
+		if (kind || loaded)
+			return PTR_ERR_OR_ZERO(flt);
+		/* Registers from module init: no lock may be held here. */
+		request_module("blkfilter-%s", name);
+		loaded = true;
+	}
+}
+
+static int blk_filter_detach_any(struct block_device *bdev)
+{
+	struct bdev_filter *flt;
+	int ret;
+
+	rcu_read_lock();
+	flt = rcu_dereference(bdev->bd_filter);
+	/* In its slot it has its own handle, and a reader keeps it there. */
+	if (flt)
+		refcount_inc(&flt->handles);
+	rcu_read_unlock();
+	if (!flt)
+		return 0;
+
+	ret = __bdev_filter_detach(flt);
+	bdev_filter_put_handle(flt);
+	return ret;
+}
+
+static ssize_t blk_filter_show(struct device *dev,
+			       struct device_attribute *attr, char *buf)
+{
+	struct block_device *bdev = dev_to_bdev(dev);
+	struct bdev_filter_kind *kind;
+	struct bdev_filter *flt;
+	const char *current_name = "none";
+	bool listed = false;
+	int len = 0;
+
+	rcu_read_lock();
+	flt = rcu_dereference(bdev->bd_filter);
+	if (flt)
+		current_name = flt->ops->name;
+	len += sysfs_emit_at(buf, len, flt ? "none" : "[none]");
+	list_for_each_entry_rcu(kind, &bdev_filter_kinds, entry) {
+		bool match = !strcmp(kind->ops->name, current_name);
+
+		len += sysfs_emit_at(buf, len, match ? " [%s]" : " %s",
+				     kind->ops->name);
+		listed |= match;
+	}
+	/* It may be attached but not registered any more. */
+	if (flt && !listed)
+		len += sysfs_emit_at(buf, len, " [%s]", current_name);
+	rcu_read_unlock();
+
+	return len + sysfs_emit_at(buf, len, "\n");
+}
+
+static ssize_t blk_filter_store(struct device *dev,
+				struct device_attribute *attr,
+				const char *buf, size_t count)
+{
+	struct block_device *bdev = dev_to_bdev(dev);
+	struct module *driver = bdev->bd_disk->fops->owner;
+	char disk_name[DISK_NAME_LEN + 8];
+	char *copy, *options, *name;
+	struct kernfs_node *kn;
+	bool detach = false;
+	int ret;
+
+	/* For the log: the device may be gone at the end. */
+	strscpy(disk_name, dev_name(dev));
+	if (!capable(CAP_SYS_ADMIN)) {
+		ret = -EPERM;
+		goto out;
+	}
+
+	copy = kmemdup_nul(buf, count, GFP_KERNEL);
+	if (!copy) {
+		ret = -ENOMEM;
+		goto out;
+	}
+	options = strim(copy);
+	name = strsep(&options, " \t\n");
+	options = options ? skip_spaces(options) : "";
+	detach = !strcmp(name, "none");
+	ret = -EINVAL;
+	if (strlen(buf) != count || (detach && *options) ||
+	    (!detach && !bdev_filter_name_valid(name)))
+		goto out_free;
+
+	/*
+	 * Loading a module takes as long as it likes, and so do the bios that a
+	 * filter owns.  Removal of the device must not wait for either.  This
+	 * also gets a reference to the device, which needs its driver to be put.
+	 */
+	ret = -ENODEV;
+	if (!try_module_get(driver))
+		goto out_free;
+	kn = sysfs_break_active_protection(&dev->kobj, &attr->attr);
+	if (kn) {
+		ret = detach ? blk_filter_detach_any(bdev) :
+			       blk_filter_attach_name(bdev, name, options);
+		sysfs_unbreak_active_protection(kn);
+	}
+	module_put(driver);
+out_free:
+	kfree(copy);
+out:
+	if (ret)
+		pr_warn_ratelimited("%s: %s failed: %pe\n", disk_name,
+				    detach ? "detach" : "attach", ERR_PTR(ret));
+	return ret ?: count;
+}
+
+struct device_attribute dev_attr_filter =
+	__ATTR(filter, 0644, blk_filter_show, blk_filter_store);
+
+/* Bios seen, bios taken, and what keeps the filter busy now. */
+static ssize_t blk_filter_stat_show(struct device *dev,
+				    struct device_attribute *attr, char *buf)
+{
+	struct block_device *bdev = dev_to_bdev(dev);
+	unsigned long seen = 0, taken = 0;
+	unsigned int in_flight = 0;
+	struct bdev_filter *flt;
+	int cpu;
+
+	rcu_read_lock();
+	flt = rcu_dereference(bdev->bd_filter);
+	if (flt) {
+		for_each_possible_cpu(cpu) {
+			seen += per_cpu_ptr(flt->stats, cpu)->seen;
+			taken += per_cpu_ptr(flt->stats, cpu)->taken;
+		}
+		in_flight = refcount_read(&flt->refs) - 1;
+	}
+	rcu_read_unlock();
+	return sysfs_emit(buf, "%lu %lu %u\n", seen, taken, in_flight);
+}
+
+struct device_attribute dev_attr_filter_stat =
+	__ATTR(filter_stat, 0444, blk_filter_stat_show, NULL);

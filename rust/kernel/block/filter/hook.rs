@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Completion hooks: a filter learns how a bio ended.
+
+use super::{
+    BlkFilter,
+    Filter,
+    FilteredBio,
+    IncomingBio,
+    OwnedBio,
+    Verdict, //
+};
+use crate::{
+    bindings,
+    block::{
+        bio::{
+            BlkStatus,
+            Data,
+            DataMut,
+            Op,
+            ReqFlags, //
+        },
+        SECTOR_SHIFT, //
+    },
+    prelude::*,
+    types::NotThreadSafe, //
+};
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+/// A filter that hooks the completion of bios.
+///
+/// Which ones it decides bio by bio: [`IncomingBio::pass_armed`] and [`OwnedBio::resubmit_armed`].
+///
+/// # Examples
+///
+/// A filter that makes it known when a read fails:
+///
+/// ```
+/// use kernel::block::{
+///     bio::{
+///         BlkStatus,
+///         Op, //
+///     },
+///     filter::{
+///         self,
+///         BlkFilter,
+///         CompletedBio,
+///         EndIo,
+///         IncomingBio,
+///         Verdict, //
+///     }, //
+/// };
+///
+/// struct ReadErrors;
+///
+/// #[vtable]
+/// impl BlkFilter for ReadErrors {
+///     const NAME: &'static CStr = c"read_errors";
+///     type RegistrationData = ();
+///
+///     fn attach(_: filter::AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+///         Ok(ReadErrors)
+///     }
+///
+///     fn submit_bio<'cb>(_this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
+///         if bio.op() != Op::READ {
+///             return bio.pass();
+///         }
+///         // Without memory the bio goes on unwatched.
+///         bio.pass_armed(()).unwrap_or_else(|(bio, ())| bio.pass())
+///     }
+/// }
+///
+/// impl EndIo for ReadErrors {
+///     type Data = ();
+///
+///     fn end_io(_this: Pin<&Self>, bio: CompletedBio<'_>, (): ()) {
+///         if bio.status() != BlkStatus::OK {
+///             pr_info!("sector {}: {}\n", bio.sector(), bio.status());
+///         }
+///     }
+/// }
+/// ```
+pub trait EndIo: BlkFilter {
+    /// What the filter remembers of a bio: at most 16 bytes, which cost no allocation.
+    ///
+    /// It is given to [`end_io`](Self::end_io), which may drop it in an interrupt.
+    type Data: Send + 'static;
+
+    /// Whether [`end_io`](Self::end_io) may sleep. It is then called in process context, some time
+    /// later.
+    const SLEEPS: bool = false;
+
+    /// Called when a bio that was armed completes, just before whoever submitted it learns of it.
+    ///
+    /// In any context, also in a hard interrupt: it must not sleep, unless it says
+    /// [`SLEEPS`](Self::SLEEPS).
+    fn end_io(this: Pin<&Self>, bio: CompletedBio<'_>, data: Self::Data);
+}
+
+/// A bio that has completed, inside [`EndIo::end_io`].
+///
+/// # Invariants
+///
+/// `bio` has completed, was armed with `hook`, and is nobody else's for `'a`.
+pub struct CompletedBio<'a> {
+    bio: NonNull<bindings::bio>,
+    hook: NonNull<bindings::bdev_filter_hook>,
+    _bio: PhantomData<&'a mut bindings::bio>,
+    _not_thread_safe: NotThreadSafe,
+}
+
+impl CompletedBio<'_> {
+    #[inline]
+    fn opf(&self) -> u32 {
+        // SAFETY: By the type invariants.
+        unsafe { (*self.bio.as_ptr()).bi_opf }
+    }
+
+    #[inline]
+    fn iter(&self) -> bindings::bvec_iter {
+        // SAFETY: By the type invariants. It does not change.
+        unsafe { (*self.hook.as_ptr()).iter }
+    }
+
+    /// Returns the operation.
+    #[inline]
+    pub fn op(&self) -> Op {
+        Op::from_opf(self.opf())
+    }
+
+    /// Returns the flags.
+    #[inline]
+    pub fn flags(&self) -> ReqFlags {
+        ReqFlags::from_opf(self.opf())
+    }
+
+    /// Returns the first sector, in units of 512 bytes, relative to the device that is filtered.
+    #[inline]
+    pub fn sector(&self) -> u64 {
+        // SAFETY: By the type invariants. It does not change.
+        unsafe { (*self.hook.as_ptr()).sector }
+    }
+
+    /// Returns the length in bytes that the bio had when it was armed.
+    #[inline]
+    pub fn size(&self) -> u32 {
+        self.iter().bi_size
+    }
+
+    /// Returns the length in sectors of 512 bytes, see [`size`](Self::size).
+    #[inline]
+    pub fn nr_sectors(&self) -> u32 {
+        self.size() >> SECTOR_SHIFT
+    }
+
+    /// Returns how the bio ended.
+    #[inline]
+    pub fn status(&self) -> BlkStatus {
+        // SAFETY: By the type invariants.
+        BlkStatus::from_raw(unsafe { (*self.bio.as_ptr()).bi_status })
+    }
+
+    /// Sets how the bio ended, for whoever submitted it.
+    #[inline]
+    pub fn set_status(&mut self, status: BlkStatus) {
+        // SAFETY: By the type invariants it is ours to change.
+        unsafe { (*self.bio.as_ptr()).bi_status = status.as_raw() };
+    }
+
+    #[inline]
+    fn has_data(&self) -> bool {
+        self.op().has_data() && self.size() != 0
+    }
+
+    /// Returns the data that was written or read, if there is some: not if a read failed.
+    #[inline]
+    pub fn data(&self) -> Option<Data<'_>> {
+        if !self.has_data() || (self.op() == Op::READ && self.status() != BlkStatus::OK) {
+            return None;
+        }
+        // SAFETY: By the type invariants, and as the bio has data. One whose data is not for the
+        // filter can't be armed. The position is that of arming: that in the bio has moved on.
+        Some(unsafe { Data::new(self.bio, self.iter()) })
+    }
+
+    /// Returns the data of a read, to be changed: whoever submitted it gets that. Filling it in and
+    /// setting a good [status](Self::set_status) makes up for a read that failed.
+    #[inline]
+    pub fn data_mut(&mut self) -> Option<DataMut<'_>> {
+        if self.op() != Op::READ || !self.has_data() {
+            return None;
+        }
+        // SAFETY: As in `data`. The device is through with the bio, and the submitter waits for it.
+        Some(unsafe { DataMut::new(self.bio, self.iter()) })
+    }
+}
+
+/// # Safety
+///
+/// To be called by C when a bio completes that was armed by [`arm`] for a `T`.
+unsafe extern "C" fn end_io_callback<T: EndIo>(
+    flt: *mut bindings::bdev_filter,
+    bio: *mut bindings::bio,
+    hook: *mut bindings::bdev_filter_hook,
+) {
+    // SAFETY: The bio keeps the filter from being released until this returns.
+    let this = unsafe { Filter::<T>::data(flt) };
+    // SAFETY: `arm` put it there, and this is called once.
+    let data = unsafe { (&raw const (*hook).data).cast::<T::Data>().read() };
+    // INVARIANT: By the safety requirements. The lifetime ends with this function.
+    let bio = CompletedBio {
+        // SAFETY: There is a bio.
+        bio: unsafe { NonNull::new_unchecked(bio) },
+        // SAFETY: There is a hook.
+        hook: unsafe { NonNull::new_unchecked(hook) },
+        _bio: PhantomData,
+        _not_thread_safe: NotThreadSafe,
+    };
+
+    T::end_io(this, bio, data);
+}
+
+/// Arms a bio that goes on right after this.
+#[inline]
+fn arm<T: EndIo>(bio: &FilteredBio, data: T::Data) -> Result<(), T::Data> {
+    const_assert!(
+        size_of::<T::Data>() <= size_of::<[*mut c_void; 2]>()
+            && align_of::<T::Data>() <= align_of::<*mut c_void>(),
+        "EndIo::Data is at most two pointers"
+    );
+    let arm = if T::SLEEPS {
+        bindings::bdev_filter_arm_in_task
+    } else {
+        bindings::bdev_filter_arm
+    };
+    // SAFETY: By the type invariants of `FilteredBio` both are valid, and nobody else has the bio.
+    let hook = unsafe {
+        arm(
+            bio.filter.as_ptr(),
+            bio.as_raw(),
+            Some(end_io_callback::<T>),
+        )
+    };
+    if hook.is_null() {
+        return Err(data);
+    }
+    // SAFETY: The hook is valid until the bio completes, which it can't before it goes on. There is
+    // room for the data, and it is aligned.
+    unsafe { (&raw mut (*hook).data).cast::<T::Data>().write(data) };
+    Ok(())
+}
+
+impl<'cb, T: EndIo> IncomingBio<'cb, T> {
+    /// Lets the bio go on to the device, and has [`EndIo::end_io`] called with `data` when it
+    /// completes.
+    ///
+    /// Gives both back if there is no memory, which this does not wait for, or if the bio is
+    /// [protected](FilteredBio::is_protected). The bio can then be [deferred](Self::defer).
+    #[inline]
+    pub fn pass_armed(self, data: T::Data) -> Result<Verdict<'cb>, (Self, T::Data)> {
+        match arm::<T>(&self, data) {
+            Ok(()) => Ok(self.pass()),
+            Err(data) => Err((self, data)),
+        }
+    }
+}
+
+impl<T: EndIo> OwnedBio<T> {
+    /// Lets the bio go on below the filter, and has [`EndIo::end_io`] called with `data` when it
+    /// completes.
+    ///
+    /// Gives both back if there is no memory. In [`BlkFilter::process`] that does not happen: there
+    /// it waits for other bios that are armed to complete.
+    #[inline]
+    pub fn resubmit_armed(self, data: T::Data) -> Result<(), (Self, T::Data)> {
+        match arm::<T>(&self, data) {
+            Ok(()) => {
+                self.resubmit();
+                Ok(())
+            }
+            Err(data) => Err((self, data)),
+        }
+    }
+}

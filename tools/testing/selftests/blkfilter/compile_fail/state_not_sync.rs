@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+//~ E0277: the state is shared by all CPUs
+struct State(Cell<u32>); //~ bad
+struct State(u32); //~ good
+
+fn needs_sync<T: Sync>() {}
+
+struct Mine(State);
+
+#[vtable]
+impl BlkFilter for Mine { //~ bad
+impl BlkFilter for Mine { //~ good
+    const NAME: &'static CStr = c"mine";
+    type RegistrationData = ();
+
+    fn attach(_: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+        Err::<Self, _>(ENXIO)
+    }
+
+    fn submit_bio<'cb>(this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
+        bio.pass()
+    }
+}
