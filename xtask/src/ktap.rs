@@ -67,8 +67,12 @@ pub fn selftests(output: &str) -> Vec<Case> {
     let mut inner: Vec<Case> = Vec::new();
     let mut inner_plan = None;
     let (mut outer_plan, mut scripts) = (None, 0);
+    let mut running = String::new();
     for line in output.lines().map(str::trim_end) {
         if let Some(line) = line.strip_prefix("# ") {
+            if let Some(name) = line.strip_prefix("selftests: blkfilter: ") {
+                running = name.to_string();
+            }
             inner_plan = inner_plan.or(plan(line));
             inner.extend(result(line));
         } else if let Some(script) = result(line) {
@@ -97,6 +101,9 @@ pub fn selftests(output: &str) -> Vec<Case> {
         }
     }
     if !inner.is_empty() || outer_plan != Some(scripts) {
+        for check in inner {
+            cases.push(case(format!("{running}: {}", check.name), check.outcome));
+        }
         let name = format!(
             "the run ended after {scripts} of {} scripts",
             outer_plan.unwrap_or(0)
@@ -199,7 +206,10 @@ not ok 2 selftests: blkfilter: test_b.sh # exit=1
     #[test]
     fn a_run_that_dies_is_red() {
         let cut = &GOOD[..GOOD.find("# # failed").unwrap()];
-        assert_eq!(failures(cut), ["the run ended after 1 of 2 scripts"]);
+        assert_eq!(
+            failures(cut),
+            ["test_b.sh: C9: late call", "the run ended after 1 of 2 scripts"]
+        );
         assert_eq!(failures(""), ["the run ended after 0 of 0 scripts"]);
     }
 

@@ -224,6 +224,12 @@ impl From<Error> for BlkStatus {
     }
 }
 
+impl From<Result> for BlkStatus {
+    fn from(result: Result) -> Self {
+        result.map_or_else(Self::from, |()| Self::OK)
+    }
+}
+
 impl fmt::Display for BlkStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.to_result() {
