@@ -15,13 +15,81 @@
 /* Hooks that are there even if memory is short. */
 #define BDEV_FILTER_HOOKS	16
 
+/* Hooks that each CPU keeps for its next bios. */
+#define BDEV_FILTER_CACHED	32
+
 /* How often a bio may be sent to another device. */
 #define BDEV_FILTER_HOPS	8
 
-mempool_t *blk_filter_create_hooks(void)
+int blk_filter_create_hooks(struct bdev_filter *flt)
 {
-	return mempool_create_kmalloc_pool(BDEV_FILTER_HOOKS,
-					   sizeof(struct bdev_filter_hook));
+	flt->hooks = mempool_create_kmalloc_pool(BDEV_FILTER_HOOKS,
+						 sizeof(struct bdev_filter_hook));
+	return flt->hooks ? 0 : -ENOMEM;
+}
+
+void blk_filter_destroy_hooks(struct bdev_filter *flt)
+{
+	struct bdev_filter_hook *hook;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		struct bdev_filter_pcpu *pcpu = per_cpu_ptr(flt->pcpu, cpu);
+
+		while ((hook = pcpu->hooks)) {
+			pcpu->hooks = hook->bi_private;
+			mempool_free(hook, flt->hooks);
+		}
+	}
+	mempool_destroy(flt->hooks);
+}
+
+static struct bdev_filter_hook *bdev_filter_alloc_hook(struct bdev_filter *flt)
+{
+	struct bdev_filter_pcpu *pcpu;
+	struct bdev_filter_hook *hook;
+	unsigned long flags;
+
+	local_irq_save(flags);
+	pcpu = this_cpu_ptr(flt->pcpu);
+	hook = pcpu->hooks;
+	if (hook) {
+		pcpu->hooks = hook->bi_private;
+		pcpu->nr_hooks--;
+	}
+	local_irq_restore(flags);
+	if (hook)
+		return hook;
+
+	/* Only ->process() can wait until another bio completes. */
+	return mempool_alloc(flt->hooks, current_work() == &flt->work ?
+			     GFP_NOIO : GFP_NOWAIT);
+}
+
+/*
+ * Keep it for the next bio on this CPU: the allocator costs as much as all the
+ * rest.  But not if the mempool has given out some of its reserve, as someone may
+ * wait for that.
+ */
+static void bdev_filter_free_hook(struct bdev_filter *flt,
+				  struct bdev_filter_hook *hook)
+{
+	struct bdev_filter_pcpu *pcpu;
+	unsigned long flags;
+	bool keep;
+
+	local_irq_save(flags);
+	pcpu = this_cpu_ptr(flt->pcpu);
+	keep = pcpu->nr_hooks < BDEV_FILTER_CACHED &&
+		mempool_is_saturated(flt->hooks);
+	if (keep) {
+		hook->bi_private = pcpu->hooks;
+		pcpu->hooks = hook;
+		pcpu->nr_hooks++;
+	}
+	local_irq_restore(flags);
+	if (!keep)
+		mempool_free(hook, flt->hooks);
 }
 
 static void bdev_filter_hook_end(struct bio *bio)
@@ -33,7 +101,7 @@ static void bdev_filter_hook_end(struct bio *bio)
 	bio->bi_private = hook->bi_private;
 	if (hook->end_io)
 		hook->end_io(flt, bio, hook);
-	mempool_free(hook, flt->hooks);
+	bdev_filter_free_hook(flt, hook);
 	/* Not ->bi_end_io(): for a chained bio that is only a tag. */
 	bio_endio(bio);
 	bdev_filter_put(flt);
@@ -44,12 +112,11 @@ static struct bdev_filter_hook *
 bdev_filter_hook(struct bdev_filter *flt, struct bio *bio,
 		 bdev_filter_end_io_t *end_io)
 {
-	bool may_wait = current_work() == &flt->work;
 	struct bdev_filter_hook *hook;
 
 	if (bdev_filter_protected(flt, bio))
 		return NULL;
-	hook = mempool_alloc(flt->hooks, may_wait ? GFP_NOIO : GFP_NOWAIT);
+	hook = bdev_filter_alloc_hook(flt);
 	if (!hook)
 		return NULL;
 
@@ -129,8 +196,6 @@ bool blk_filter_retarget(struct bio *bio)
 			bdev = bdev_whole(bdev);
 		}
 		verdict = blk_filter_call(bdev, bio);
-		if (verdict == BDEV_FILTER_END)
-			bio_endio(bio);
 		if (verdict != BDEV_FILTER_RETARGET)
 			return verdict;
 	}

@@ -260,8 +260,8 @@ static ssize_t blk_filter_stat_show(struct device *dev,
 	flt = rcu_dereference(bdev->bd_filter);
 	if (flt) {
 		for_each_possible_cpu(cpu) {
-			seen += per_cpu_ptr(flt->stats, cpu)->seen;
-			taken += per_cpu_ptr(flt->stats, cpu)->taken;
+			seen += per_cpu_ptr(flt->pcpu, cpu)->seen;
+			taken += per_cpu_ptr(flt->pcpu, cpu)->taken;
 		}
 		in_flight = refcount_read(&flt->refs) - 1;
 	}

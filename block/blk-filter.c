@@ -81,38 +81,55 @@ DEFINE_STATIC_KEY_FALSE(blk_filter_key);
 static struct workqueue_struct *bdev_filter_wq;
 static struct workqueue_struct *bdev_filter_io_wq;
 
-/* Shows a bio to the filter in one slot, in an RCU read section. */
 static __always_inline enum bdev_filter_verdict
-bdev_filter_call(struct block_device *bdev, struct bio *bio)
+bdev_filter_call(struct bdev_filter *flt, struct bio *bio)
 {
-	struct bdev_filter *flt = rcu_dereference(bdev->bd_filter);
-	enum bdev_filter_verdict verdict;
-
 	if (!flt)
 		return BDEV_FILTER_PASS;
-	this_cpu_inc(flt->stats->seen);
-	verdict = flt->ops->submit_bio(flt, bio);
-	if (unlikely(verdict == BDEV_FILTER_END))
+	this_cpu_inc(flt->pcpu->seen);
+	return flt->ops->submit_bio(flt, bio);
+}
+
+/* The end of the RCU read section for all but the usual verdict. */
+static noinline enum bdev_filter_verdict
+bdev_filter_finish(struct bdev_filter *flt, struct bio *bio,
+		   enum bdev_filter_verdict verdict)
+{
+	if (verdict == BDEV_FILTER_END)
 		trace_bdev_filter_finish(flt, bio);
+	rcu_read_unlock();
+
+	/* ->bi_end_io may not expect to be in an RCU read section. */
+	if (verdict == BDEV_FILTER_END)
+		bio_endio(bio);
 	return verdict;
 }
 
-/* To that of the partition, then to that of the disk, if @bdev is a partition. */
+/*
+ * Shows a bio to the filters from @bdev on: that of the partition, if it is one,
+ * then that of the disk.
+ */
 static __always_inline enum bdev_filter_verdict
 bdev_filter_call_all(struct block_device *bdev, struct bio *bio)
 {
-	enum bdev_filter_verdict verdict = BDEV_FILTER_PASS;
+	enum bdev_filter_verdict verdict;
+	struct bdev_filter *flt;
 
 	bio_set_flag(bio, BIO_FILTERED);
 	rcu_read_lock();
 	if (bdev_is_partition(bdev)) {
-		verdict = bdev_filter_call(bdev, bio);
+		flt = rcu_dereference(bdev->bd_filter);
+		verdict = bdev_filter_call(flt, bio);
+		if (unlikely(verdict))
+			return bdev_filter_finish(flt, bio, verdict);
 		bdev = bdev_whole(bdev);
 	}
-	if (likely(!verdict))
-		verdict = bdev_filter_call(bdev, bio);
+	flt = rcu_dereference(bdev->bd_filter);
+	verdict = bdev_filter_call(flt, bio);
+	if (unlikely(verdict))
+		return bdev_filter_finish(flt, bio, verdict);
 	rcu_read_unlock();
-	return verdict;
+	return BDEV_FILTER_PASS;
 }
 
 /* For blk_filter_retarget(). */
@@ -122,24 +139,14 @@ enum bdev_filter_verdict blk_filter_call(struct block_device *bdev,
 	return bdev_filter_call_all(bdev, bio);
 }
 
-static bool blk_filter_finish(struct bio *bio, enum bdev_filter_verdict verdict)
-{
-	if (verdict == BDEV_FILTER_RETARGET)
-		return blk_filter_retarget(bio);
-	/* ->bi_end_io may not expect to be in an RCU read section. */
-	if (verdict == BDEV_FILTER_END)
-		bio_endio(bio);
-	return verdict;
-}
-
-/* Shows a bio to the filters from @bdev on; true if it does not go on. */
+/* True if the bio does not go on from here. */
 bool __blk_filter_bio(struct block_device *bdev, struct bio *bio)
 {
 	enum bdev_filter_verdict verdict = bdev_filter_call_all(bdev, bio);
 
-	if (likely(!verdict))
-		return false;
-	return blk_filter_finish(bio, verdict);
+	if (unlikely(verdict == BDEV_FILTER_RETARGET))
+		return blk_filter_retarget(bio);
+	return verdict;
 }
 
 /* The device has another size now. */
@@ -175,7 +182,7 @@ bool bdev_filter_take(struct bdev_filter *flt, struct bio *bio)
 		return false;
 
 	refcount_inc(&flt->refs);
-	this_cpu_inc(flt->stats->taken);
+	this_cpu_inc(flt->pcpu->taken);
 	/* Nobody polls for a bio that is not on a hardware queue. */
 	bio_clear_polled(bio);
 	WRITE_ONCE(bio->bi_cookie, BLK_QC_T_NONE);
@@ -432,9 +439,9 @@ static void bdev_filter_destroy(struct bdev_filter *flt)
 	bdev = rcu_replace_pointer(flt->bdev, NULL, true);
 	if (bdev && flt->state == BDEV_FILTER_STATE_DETACHED)
 		bdev_filter_unpin(bdev);
-	mempool_destroy(flt->hooks);
+	blk_filter_destroy_hooks(flt);
 	static_branch_dec(&blk_filter_key);
-	free_percpu(flt->stats);
+	free_percpu(flt->pcpu);
 	module_put(owner);
 	complete_all(&flt->released);
 	bdev_filter_put_handle(flt);
@@ -761,8 +768,8 @@ bdev_filter_create(struct block_device *bdev,
 	flt = kzalloc(ops->size, GFP_KERNEL);
 	if (!flt)
 		goto out_put_module;
-	flt->stats = alloc_percpu(struct bdev_filter_stats);
-	if (!flt->stats)
+	flt->pcpu = alloc_percpu(struct bdev_filter_pcpu);
+	if (!flt->pcpu)
 		goto out_free;
 
 	flt->ops = ops;
@@ -782,9 +789,8 @@ bdev_filter_create(struct block_device *bdev,
 	flt->wq = alloc_ordered_workqueue("blkf-%s", WQ_MEM_RECLAIM,
 					  flt->dev_name);
 	if (!flt->wq)
-		goto out_free_stats;
-	flt->hooks = blk_filter_create_hooks();
-	if (!flt->hooks)
+		goto out_free_pcpu;
+	if (blk_filter_create_hooks(flt))
 		goto out_free_wq;
 
 	if (ops->attach) {
@@ -798,11 +804,11 @@ bdev_filter_create(struct block_device *bdev,
 	return flt;
 
 out_free_hooks:
-	mempool_destroy(flt->hooks);
+	blk_filter_destroy_hooks(flt);
 out_free_wq:
 	destroy_workqueue(flt->wq);
-out_free_stats:
-	free_percpu(flt->stats);
+out_free_pcpu:
+	free_percpu(flt->pcpu);
 out_free:
 	kfree(flt);
 out_put_module:

@@ -20,7 +20,8 @@ void __blk_filter_resized(struct block_device *bdev);
 int __bdev_filter_detach(struct bdev_filter *flt);
 void bdev_filter_put_handle(struct bdev_filter *flt);
 
-mempool_t *blk_filter_create_hooks(void);
+int blk_filter_create_hooks(struct bdev_filter *flt);
+void blk_filter_destroy_hooks(struct bdev_filter *flt);
 
 enum bdev_filter_verdict blk_filter_call(struct block_device *bdev,
 					 struct bio *bio);

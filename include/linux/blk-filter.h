@@ -152,9 +152,11 @@ enum bdev_filter_state {
 	BDEV_FILTER_STATE_REMOVED,
 };
 
-struct bdev_filter_stats {
+struct bdev_filter_pcpu {
 	unsigned long seen;
 	unsigned long taken;
+	struct bdev_filter_hook *hooks;
+	unsigned int nr_hooks;
 };
 
 /**
@@ -168,7 +170,7 @@ struct bdev_filter_stats {
 struct bdev_filter {
 	const struct bdev_filter_operations *ops;
 	/* private: see the top of block/blk-filter.c */
-	struct bdev_filter_stats __percpu *stats;
+	struct bdev_filter_pcpu __percpu *pcpu;
 	struct block_device __rcu *bdev;
 	refcount_t refs;
 	refcount_t handles;

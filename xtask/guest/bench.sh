@@ -11,10 +11,11 @@ nullb=/sys/kernel/config/nullb
 count=20000
 
 insmod $modules/blkfilter_bench.ko || fail "no blkfilter_bench"
-insmod $modules/blkfilter_test.ko || fail "no blkfilter_test"
+insmod $modules/blkfilter_twins_c.ko || fail "no blkfilter_twins_c"
+insmod $modules/blkfilter_twins_rust.ko || fail "no blkfilter_twins_rust"
 modprobe rust_blkfilter || fail "no rust_blkfilter"
 modprobe null_blk nr_devices=0 || fail "no null_blk"
-modprobe dm_mod || fail "no dm_mod"
+for m in dm_mod dm_flakey dm_delay; do modprobe $m || fail "no $m"; done
 for dev in nullb0 nullb1; do
 	mkdir $nullb/$dev
 	for a in size=64 irqmode=0 queue_mode=2 submit_queues=1; do
@@ -24,7 +25,11 @@ for dev in nullb0 nullb1; do
 done
 udevadm settle
 
+wanted() {	# name
+	case $1 in "nothing attached anywhere" | *"$ONLY"*) ;; *) return 1 ;; esac
+}
 row() {	# name device
+	wanted "$1" || return 0
 	echo "$2 $count" > $bench || fail "$1"
 	echo "row $1: $(cat $bench)"
 }
@@ -37,23 +42,36 @@ detach() {
 	udevadm settle
 }
 
+with() {	# filter name
+	wanted "$2" || return 0
+	attach nullb0 "$1"
+	row "$2" /dev/nullb0
+	detach nullb0
+}
+dm() {	# target and its parameters
+	wanted "dm-$1" || return 0
+	dmsetup create bench --table "0 131072 $*" || fail "dm $1"
+	udevadm settle
+	row "dm-$1" /dev/mapper/bench
+	dmsetup remove --retry bench
+}
+
 echo "loop 1000" > $bench || fail "calibration"
 echo "row calibration, 1000 iterations of 2 instructions: $(cat $bench)"
 row "nothing attached anywhere" /dev/nullb0
-attach nullb1 blkfilter_test
+attach nullb1 c_pass
 row "a filter on another disk" /dev/nullb0
 detach nullb1
-attach nullb0 blkfilter_test
-row "test filter in C, passes" /dev/nullb0
-echo inline > /sys/kernel/debug/blkfilter_test/mode
-row "test filter in C, takes and resubmits" /dev/nullb0
-echo pass > /sys/kernel/debug/blkfilter_test/mode
-detach nullb0
-attach nullb0 rust_blkfilter
-row "sample filter in Rust, counts" /dev/nullb0
-detach nullb0
-dmsetup create bench --table "0 131072 linear /dev/nullb0 0" || fail "dm-linear"
-udevadm settle
-row "dm-linear" /dev/mapper/bench
-dmsetup remove --retry bench
+with c_pass "C: passes"
+with rust_pass "Rust: passes"
+with c_count "C: counts by operation"
+with rust_count "Rust: counts by operation"
+with c_hook "C: hooks the completion"
+with rust_hook "Rust: hooks the completion"
+with c_defer "C: defers and resubmits"
+with rust_defer "Rust: defers and resubmits"
+with rust_blkfilter "the sample: counts, fails on request"
+dm linear /dev/nullb0 0
+dm flakey /dev/nullb0 0 60 0
+dm delay /dev/nullb0 0 0
 row "nothing attached anywhere, again" /dev/nullb0

@@ -33,17 +33,34 @@ fn row(line: &str) -> Option<Row> {
     })
 }
 
-/// How many rows the script prints.
-fn planned() -> usize {
-    let is_row = |line: &&str| line.starts_with("row ") || line.contains("echo \"row calibration");
-    SCRIPT.lines().filter(is_row).count()
+/// The names of the rows that the script prints.
+fn names() -> Vec<String> {
+    let name = |line: &str| {
+        if let Some(dm) = line.strip_prefix("dm ") {
+            return Some(format!("dm-{}", dm.split(' ').next()?));
+        }
+        let starts = line.starts_with("row ") || line.starts_with("with ");
+        Some(line.split('"').nth(1).filter(|_| starts)?.to_string())
+    };
+    SCRIPT.lines().filter_map(name).collect()
 }
 
-pub fn run(env: &Env) -> Result<()> {
+/// Runs the rows with `only` in their names, and those that they are compared with.
+pub fn run(env: &Env, only: &str) -> Result<()> {
+    if !names().iter().any(|name| name.contains(only)) {
+        bail!(
+            "no row has {only} in its name; there are: {}",
+            names().join(", ")
+        );
+    }
+    // The first is what the others are compared with.
+    let wanted = |(n, name): &(usize, String)| *n == 0 || name.contains(only);
+    let wanted = names().into_iter().enumerate().filter(wanted).count();
     let kernel = build::kernel(env, Flavour::Plain)?;
-    let mut guest = qemu::Guest::new(&kernel, SCRIPT);
+    let mut guest = qemu::Guest::new(&kernel, format!("ONLY='{only}'\n{SCRIPT}"));
     guest.share = Some(build::selftests(env, Flavour::Plain, &kernel)?);
     guest.icount = true;
+    guest.cmdline = "nokaslr randomize_kstack_offset=off".into();
     guest.timeout = Duration::from_secs(1200);
     let mut rows = Vec::new();
     let outcome = ui::step("the bench", |_| {
@@ -53,8 +70,9 @@ pub fn run(env: &Env) -> Result<()> {
         })
     })?;
     outcome.check()?;
-    if rows.len() != planned() {
-        bail!("{} of {} rows came", rows.len(), planned());
+    // One more: the calibration.
+    if rows.len() != wanted + 1 {
+        bail!("{} of {} rows came", rows.len(), wanted + 1);
     }
 
     let loops = rows.remove(0);
@@ -87,6 +105,8 @@ mod tests {
         assert_eq!((parsed.median, parsed.mean), (1437, 1501));
         assert_eq!(parsed.name, "test filter in C, passes");
         assert_eq!(row("FAILED: no null_blk"), None);
-        assert_eq!(planned(), 8);
+        let names = names();
+        assert_eq!(names.len(), 15);
+        assert!(names.contains(&"Rust: passes".into()) && names.contains(&"dm-linear".into()));
     }
 }

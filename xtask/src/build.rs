@@ -18,6 +18,10 @@ pub enum Flavour {
     Plain,
     /// KASAN, lockdep, PROVE_RCU and friends.
     Debug,
+    /// KCSAN.
+    Kcsan,
+    /// Plain, without CONFIG_BLK_FILTER.
+    Without,
 }
 
 impl Flavour {
@@ -25,6 +29,8 @@ impl Flavour {
         match self {
             Flavour::Plain => "plain",
             Flavour::Debug => "debug",
+            Flavour::Kcsan => "kcsan",
+            Flavour::Without => "without",
         }
     }
 
@@ -32,6 +38,8 @@ impl Flavour {
         match self {
             Flavour::Plain => &["plain"],
             Flavour::Debug => &["plain", "debug"],
+            Flavour::Kcsan => &["plain", "kcsan"],
+            Flavour::Without => &["plain", "without"],
         }
     }
 }

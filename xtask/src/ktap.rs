@@ -208,7 +208,10 @@ not ok 2 selftests: blkfilter: test_b.sh # exit=1
         let cut = &GOOD[..GOOD.find("# # failed").unwrap()];
         assert_eq!(
             failures(cut),
-            ["test_b.sh: C9: late call", "the run ended after 1 of 2 scripts"]
+            [
+                "test_b.sh: C9: late call",
+                "the run ended after 1 of 2 scripts"
+            ]
         );
         assert_eq!(failures(""), ["the run ended after 0 of 0 scripts"]);
     }

@@ -65,7 +65,11 @@ enum Job {
         mutants: bool,
     },
     /// Count the instructions that a bio costs, without and with filters.
-    Bench,
+    Bench {
+        /// Only the rows with this in their name.
+        #[arg(long, value_name = "ROW", default_value = "")]
+        only: String,
+    },
     /// Boot a guest and run a command there as root; exits with its status.
     Run {
         #[arg(long, value_enum, default_value = "plain")]
@@ -197,7 +201,7 @@ fn run(cli: Cli) -> Result<i32> {
                 only,
             },
         )?,
-        Job::Bench => bench::run(env)?,
+        Job::Bench { only } => bench::run(env, &only)?,
         Job::Run {
             flavour,
             disk,

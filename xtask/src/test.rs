@@ -142,27 +142,30 @@ fn scripts(env: &Env) -> Result<Vec<String>> {
 }
 
 /// Runs scripts of the selftests in one guest.
-fn selftests(env: &Env, flavour: Flavour, scripts: &[String]) -> Result<Vec<Case>> {
-    selftests_within(
-        env,
-        flavour,
-        scripts,
-        match flavour {
-            Flavour::Debug => 2400,
-            _ => 900,
-        },
-    )
+fn selftests(env: &Env, flavour: Flavour, scripts: &[String], full: bool) -> Result<Vec<Case>> {
+    let seconds = match flavour {
+        Flavour::Plain => 900,
+        _ => 2400,
+    };
+    let seconds = if full { 3 * seconds } else { seconds };
+    selftests_within(env, flavour, scripts, full, seconds)
 }
 
 fn selftests_within(
     env: &Env,
     flavour: Flavour,
     scripts: &[String],
+    full: bool,
     seconds: u64,
 ) -> Result<Vec<Case>> {
     let kernel = build::kernel(env, flavour)?;
     let install = build::selftests(env, flavour, &kernel)?;
-    let mut only = String::new();
+    // A long run does what takes long more often.
+    let mut only = match full {
+        true => " -o 1800".to_string(),
+        false => String::new(),
+    };
+    let rounds = if full { "BLKFILTER_ROUNDS=200 " } else { "" };
     for script in scripts {
         only += &format!(" -t blkfilter:{script}");
     }
@@ -170,7 +173,7 @@ fn selftests_within(
         &kernel,
         format!(
             "cp -r /mnt/share /tmp/selftests && cd /tmp/selftests && \
-             echo first test line && ./run_kselftest.sh{only}"
+             echo first test line && {rounds}./run_kselftest.sh{only}"
         ),
     );
     guest.share = Some(install);
@@ -285,7 +288,7 @@ pub fn run_mutants(env: &Env, only: Option<&str>) -> Result<()> {
     let mut scripts: Vec<String> = mutants.iter().map(|m| m.script.clone()).collect();
     scripts.sort();
     scripts.dedup();
-    let cases = selftests(env, Flavour::Plain, &scripts)?;
+    let cases = selftests(env, Flavour::Plain, &scripts, false)?;
     let failed: Vec<&Case> = cases
         .iter()
         .filter(|case| case.outcome != Outcome::Pass)
@@ -300,7 +303,7 @@ pub fn run_mutants(env: &Env, only: Option<&str>) -> Result<()> {
         env.mutant.replace(Some(mutant.dir.clone()));
         // A bug may well hang the guest, after the check has failed.
         let script = std::slice::from_ref(&mutant.script);
-        let cases = selftests_within(env, Flavour::Plain, script, 120);
+        let cases = selftests_within(env, Flavour::Plain, script, false, 120);
         env.mutant.replace(None);
         let good = cases.as_ref().is_ok_and(|cases| caught(mutant, cases));
         if let Err(error) = cases {
@@ -349,7 +352,7 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
         }
         let flavour = options.flavour.unwrap_or(Flavour::Plain);
         let suite = format!("selftests-{}", flavour.name());
-        report.run(&suite, selftests(env, flavour, &some))?;
+        report.run(&suite, selftests(env, flavour, &some, options.full))?;
     } else {
         if options.flavour.is_none() {
             report.run("host", host(env))?;
@@ -359,11 +362,17 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
         }
         if options.flavour != Some(Flavour::Debug) {
             report.run("compile-fail", compile_fail(env))?;
-            report.run("selftests-plain", selftests(env, Flavour::Plain, &all))?;
+            report.run(
+                "selftests-plain",
+                selftests(env, Flavour::Plain, &all, options.full),
+            )?;
         }
         if options.full || options.flavour == Some(Flavour::Debug) {
             report.run("kunit-debug", kunit_qemu(env))?;
-            report.run("selftests-debug", selftests(env, Flavour::Debug, &all))?;
+            report.run(
+                "selftests-debug",
+                selftests(env, Flavour::Debug, &all, options.full),
+            )?;
         } else if options.flavour.is_none() {
             let smoke = fs::read_to_string(env.repo.join("xtask/smoke"))?;
             let smoke: Vec<String> = smoke.lines().map(str::to_string).collect();
@@ -372,7 +381,7 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
             }
             report.run(
                 "selftests-debug-smoke",
-                selftests(env, Flavour::Debug, &smoke),
+                selftests(env, Flavour::Debug, &smoke, false),
             )?;
         }
     }

@@ -24,7 +24,8 @@ use crate::{
 use core::{
     iter::FusedIterator,
     marker::PhantomData,
-    ptr::NonNull, //
+    ptr::NonNull,
+    str::FromStr, //
 };
 
 /// The operation of a bio.
@@ -41,6 +42,8 @@ use core::{
 /// assert!(!Op::READ.changes_data());
 /// assert!(!Op::ZONE_OPEN.changes_data());
 /// assert_ne!(Op::WRITE, Op::WRITE_ZEROES);
+/// assert_eq!("write_zeroes".parse(), Ok(Op::WRITE_ZEROES));
+/// assert_eq!("WRITE".parse::<Op>(), Err(EINVAL));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
@@ -97,6 +100,28 @@ impl Op {
     #[inline]
     pub const fn has_data(self) -> bool {
         matches!(self, Self::READ | Self::WRITE | Self::ZONE_APPEND)
+    }
+}
+
+/// By the name of the constant in lower case, such as `write_zeroes`.
+impl FromStr for Op {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "read" => Self::READ,
+            "write" => Self::WRITE,
+            "discard" => Self::DISCARD,
+            "secure_erase" => Self::SECURE_ERASE,
+            "write_zeroes" => Self::WRITE_ZEROES,
+            "zone_append" => Self::ZONE_APPEND,
+            "zone_open" => Self::ZONE_OPEN,
+            "zone_close" => Self::ZONE_CLOSE,
+            "zone_finish" => Self::ZONE_FINISH,
+            "zone_reset" => Self::ZONE_RESET,
+            "zone_reset_all" => Self::ZONE_RESET_ALL,
+            _ => return Err(EINVAL),
+        })
     }
 }
 

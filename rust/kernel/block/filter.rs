@@ -268,6 +268,14 @@ impl<'a> AttachInfo<'a> {
         unsafe { BlockDevice::from_raw((*self.filter.get()).bdev) }
     }
 
+    /// Returns a number that no other attachment has, also after a reboot: random.
+    ///
+    /// Each call returns another one.
+    pub fn unique_id(&self) -> u64 {
+        // SAFETY: There are no requirements.
+        unsafe { bindings::get_random_u64() }
+    }
+
     /// Returns what the user wrote after the name of the filter.
     pub fn options(&self) -> &'a CStr {
         self.options
@@ -993,6 +1001,51 @@ impl<T: BlkFilter> PinnedDrop for Registration<T> {
 unsafe impl<T: BlkFilter> Send for Registration<T> {}
 // SAFETY: There is nothing to be done with a shared reference.
 unsafe impl<T: BlkFilter> Sync for Registration<T> {}
+
+/// Declares a module that brings one kind of filter and nothing else.
+///
+/// For a filter without [`BlkFilter::RegistrationData`]. It takes what [`module!`] takes; `type` is
+/// the filter.
+///
+/// # Examples
+///
+/// ```ignore
+/// kernel::module_blk_filter! {
+///     type: MyFilter,
+///     name: "my_filter",
+///     authors: ["Me"],
+///     description: "Lets everything pass",
+///     license: "GPL",
+///     alias: ["blkfilter-my_filter"],
+/// }
+/// ```
+///
+/// [`module!`]: crate::prelude::module
+#[macro_export]
+macro_rules! module_blk_filter {
+    (type: $type:ty, $($rest:tt)*) => {
+        #[$crate::prelude::pin_data]
+        struct BlkFilterModule {
+            #[pin]
+            _registration: $crate::block::filter::Registration<$type>,
+        }
+
+        impl $crate::InPlaceModule for BlkFilterModule {
+            fn init(
+                _module: &'static $crate::ThisModule,
+            ) -> impl ::pin_init::PinInit<Self, $crate::error::Error> {
+                $crate::try_pin_init!(Self {
+                    _registration <- $crate::block::filter::Registration::new(Ok(())),
+                })
+            }
+        }
+
+        $crate::prelude::module! {
+            type: BlkFilterModule,
+            $($rest)*
+        }
+    }
+}
 
 /// A filter that the kernel attached by itself; it is detached when this is dropped.
 ///

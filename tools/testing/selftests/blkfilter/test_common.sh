@@ -152,6 +152,19 @@ wait_for() {	# command...
 	return 1
 }
 
+# A filter on another disk until the end of the test, so that attaching and
+# detaching under load does not patch jump labels each time: QEMU with several
+# threads sometimes runs into an int3 of the patching that is gone already, with
+# any static key.
+keep_key() {
+	local dev=$DEV
+
+	load rust_blkfilter
+	new_nullb
+	attach $DEV rust_blkfilter || bail "cannot attach to $DEV"
+	DEV=$dev
+}
+
 attr() {	# device: path of its attribute
 	local path
 	path=$(readlink -f /sys/class/block/"$1")

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A block device filter in Rust that does what it should not, if it is told so when it is
+//! attached:
+//!
+//! - `mode=sleep`: sleeps in `submit_bio`, if it comes to that.
+//! - `mode=drop`: takes each bio, and drops it.
+//! - `mode=defer`: defers each bio, which is fine.
+//! - `mode=keep`: takes each bio, and keeps it until it is detached.
+//!
+//! Its state has in it what may only be dropped where sleeping is fine.
+
+use kernel::{
+    block::filter::{
+        AttachInfo,
+        BioList,
+        BlkFilter,
+        Context,
+        DetachReason,
+        IncomingBio,
+        OwnedBio,
+        Registration,
+        Verdict, //
+    },
+    new_mutex,
+    new_spinlock,
+    new_srcu,
+    prelude::*,
+    sync::{
+        Mutex,
+        SpinLock,
+        Srcu, //
+    },
+    task::might_sleep, //
+};
+
+module! {
+    type: TestModule,
+    name: "blkfilter_rust",
+    authors: ["blkfilter developers"],
+    description: "Block device filter for the selftests, in Rust",
+    license: "GPL",
+}
+
+#[pin_data]
+struct TestModule {
+    #[pin]
+    _registration: Registration<TestFilter>,
+}
+
+impl kernel::InPlaceModule for TestModule {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _registration <- Registration::new(Ok(())),
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Mode {
+    Sleep,
+    Drop,
+    Defer,
+    Keep,
+}
+
+#[pin_data]
+struct TestFilter {
+    mode: Mode,
+    #[pin]
+    kept: SpinLock<BioList<TestFilter>>,
+    #[pin]
+    processed: Mutex<u64>,
+    #[pin]
+    srcu: Srcu,
+}
+
+impl TestFilter {
+    fn pop(&self) -> Option<OwnedBio<Self>> {
+        self.kept.lock().pop()
+    }
+}
+
+#[vtable]
+impl BlkFilter for TestFilter {
+    const NAME: &'static CStr = c"blkfilter_rust";
+    const OPTIONS: bool = true;
+    type RegistrationData = ();
+
+    fn attach(info: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+        let mut mode = Err(EINVAL);
+        let parsed = info.parse_options(|key, value| {
+            mode = match (key, value) {
+                ("mode", "sleep") => Ok(Mode::Sleep),
+                ("mode", "drop") => Ok(Mode::Drop),
+                ("mode", "defer") => Ok(Mode::Defer),
+                ("mode", "keep") => Ok(Mode::Keep),
+                _ => return Err(EINVAL),
+            };
+            Ok(())
+        });
+
+        try_pin_init!(Self {
+            mode: parsed.and(mode)?,
+            kept <- new_spinlock!(BioList::new()),
+            processed <- new_mutex!(0),
+            srcu <- new_srcu!(),
+        })
+    }
+
+    fn submit_bio<'cb>(this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
+        match this.mode {
+            Mode::Sleep => {
+                might_sleep();
+                bio.pass()
+            }
+            Mode::Defer => bio.defer().unwrap_or_else(IncomingBio::pass),
+            Mode::Drop => match bio.take() {
+                Ok((_dropped, verdict)) => verdict,
+                Err(bio) => bio.pass(),
+            },
+            Mode::Keep => match bio.take() {
+                Ok((owned, verdict)) => {
+                    this.get_ref().kept.lock().push(owned);
+                    verdict
+                }
+                Err(bio) => bio.pass(),
+            },
+        }
+    }
+
+    fn process<'a>(this: Pin<&'a Self>, _cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
+        *this.get_ref().processed.lock() += 1;
+        bio.resubmit();
+    }
+
+    fn detached<'a>(this: Pin<&'a Self>, _cx: &Context<'a, Self>, _reason: DetachReason) {
+        while let Some(bio) = this.pop() {
+            bio.resubmit();
+        }
+    }
+}

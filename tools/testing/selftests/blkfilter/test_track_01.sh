@@ -1,0 +1,177 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Changed-block tracking, and incremental backups with it: each copy is what the
+# disk was at that time.
+
+. "$(dirname "$0")"/test_common.sh
+
+tracker=/sys/kernel/debug/changetrack
+plan 59
+load rust_blk_changetrack
+DEVS+=("rmmod rust_blk_changetrack")
+load_test_filter
+mkdir "$TMP/mnt"
+
+field() {	# device field
+	awk -v f="$2" '$1 == f { print $2 }' $tracker/"$1"/generation
+}
+switch() {	# device
+	echo switch > $tracker/"$1"/generation
+}
+# The blocks that the last switch found changed, in hexadecimal bytes.
+bits() {	# device
+	dd if=$tracker/"$1"/bitmap bs=64 skip=1 status=none | od -An -v -tx1 | tr -d ' \n'
+}
+
+# The interface.
+new_nullb discard=1 size=32
+check "C29: an unknown option is EINVAL" write_fails EINVAL $DEV "changetrack size=1"
+for granularity in 0 2048 2097152 65537 64K; do
+	check "C29: a granularity of $granularity is EINVAL" \
+		write_fails EINVAL $DEV "changetrack granularity=$granularity"
+done
+check "C29: attach" attach $DEV "changetrack granularity=1048576"
+check "before a switch everything may have changed" eq "$(bits $DEV)" ffffffffffffffff
+check "a request that is not one is EINVAL" \
+	fails_with "Invalid argument" bash -c "echo sw > $tracker/$DEV/generation"
+quiet $DEV
+switch $DEV
+check "after the first everything that it saw: nothing" eq "$(bits $DEV)" 0000000000000000
+dwrite $DEV 4096 1 0
+dwrite $DEV 1048576 1 3
+dwrite $DEV 4096 2 $((9 * 256 - 1))
+check "nothing is seen before the switch" eq "$(bits $DEV)" 0000000000000000
+switch $DEV
+check "writes are" eq "$(bits $DEV)" 0903000000000000
+dread $DEV 1048576 4
+blkdiscard -f -o $((16 << 20)) -l $((8 << 20)) /dev/$DEV
+switch $DEV
+check "reads are not, discards are" eq "$(bits $DEV)" 0000ff0000000000
+id=$(field $DEV id)
+detach $DEV
+attach $DEV "changetrack granularity=1048576"
+check "another attachment has another id" not eq "$id" "$(field $DEV id)"
+check "and can tell nothing" eq "$(field $DEV everything)" 1
+detach $DEV
+
+# A write that is on its way, below the filter of a partition, at the switch.
+new_nullb size=64
+partition $DEV
+attach $PART changetrack && attach $DEV blkfilter_test || bail "cannot attach"
+quiet $DEV
+switch $PART
+hold
+dwrite $PART 65536 1 5 & writer=$!
+wait_for grep -qx 1 $TEST_DIR/held
+switch $PART
+check "a write is marked before it reaches the disk" eq "$(field $PART changed)" 1
+echo pass > $TEST_DIR/mode
+echo 1 > $TEST_DIR/release
+wait $writer
+detach $PART && detach $DEV
+
+# A device that gets another size.
+new_loop
+attach $DEV changetrack
+quiet $DEV
+switch $DEV
+check "all is known" eq "$(field $DEV everything)" 0
+truncate -s 128M "$TMP/loop.img"
+losetup -c /dev/$DEV
+check "C20: after a resize nothing is" eq "$(field $DEV everything)" 1
+switch $DEV
+check "C20: also after a switch" eq "$(field $DEV everything)" 1
+detach $DEV
+
+# No bit is lost to switches: who writes block n, then marks it done.
+new_nullb size=64
+attach $DEV "changetrack granularity=4096"
+quiet $DEV
+switch $DEV
+fio --name=load --filename=/dev/$DEV --rw=randwrite --norandommap=0 --bs=4k --direct=1 \
+	--ioengine=io_uring --iodepth=8 --numjobs=4 --size=16M --offset_increment=16M \
+	--output="$TMP/fio" > /dev/null & fio=$!
+: > "$TMP/all"
+while kill -0 $fio 2> /dev/null; do
+	switch $DEV
+	bits $DEV >> "$TMP/all"
+	echo >> "$TMP/all"
+done
+check "a load of 4 writers" fio_passes $fio
+switch $DEV
+bits $DEV >> "$TMP/all"
+check "every block is in some generation" python3 - "$TMP/all" <<'PY'
+import sys
+marked = 0
+for line in open(sys.argv[1]):
+    if line.strip():
+        marked |= int.from_bytes(bytes.fromhex(line.strip()), "little")
+missing = 16384 - marked.bit_count()
+print(missing, "of 16384 are missing")
+sys.exit(missing != 0)
+PY
+check "there were several" [ "$(grep -c . "$TMP/all")" -gt 3 ]
+detach $DEV
+
+# Backups.
+workload() {	# round
+	local i
+
+	case $1 in
+	1) cp -r /usr/lib/udev "$TMP/mnt/tree" ;;
+	2) for ((i = 0; i < 50; i++)); do echo "$i" >> "$TMP/mnt/log"; sync "$TMP/mnt/log"; done ;;
+	3) rm -rf "$TMP/mnt/tree"; fstrim "$TMP/mnt" ;;
+	4) dd if=/dev/urandom of="$TMP/mnt/big" bs=1M count=8 oflag=direct status=none
+	   fallocate --punch-hole -o 1M -l 3M "$TMP/mnt/big" ;;
+	esac
+}
+raw_workload() {	# device round
+	dwrite "$1" 512 $((RANDOM % 50 + 1)) $((RANDOM % 1000))
+	dwrite "$1" 65536 3 $((RANDOM % 100))
+}
+# A backup, and whether the image is what the disk is at this time.
+copy() {	# device
+	local ret
+
+	[ $kind = raw ] || fsfreeze -f "$TMP/mnt"
+	"$DIR"/backup.py "$1" "$TMP/img" > "$TMP/said" &&
+		cmp <(dd if=/dev/"$1" bs=1M iflag=direct status=none) "$TMP/img"
+	ret=$?
+	[ $kind = raw ] || fsfreeze -u "$TMP/mnt"
+	cat "$TMP/said"
+	return $ret
+}
+copied_all() {
+	[[ $(cat "$TMP/said") =~ ^copied\ ([0-9]+)\ of\ ([0-9]+) ]] &&
+		[ "${BASH_REMATCH[1]}" = "${BASH_REMATCH[2]}" ]
+}
+for kind in ext4 xfs raw; do
+	size=64 granularity=4096
+	[ $kind = xfs ] && size=320 granularity=65536
+	new_nullb discard=1 size=$size
+	case $kind in
+	ext4) mkfs.ext4 -q /dev/$DEV && mount /dev/$DEV "$TMP/mnt" ;;
+	xfs) mkfs.xfs -q -f /dev/$DEV && mount /dev/$DEV "$TMP/mnt" ;;
+	esac
+	attach $DEV "changetrack granularity=$granularity" || bail "cannot attach"
+	udevadm settle
+	check "$kind: the first copy is the disk" copy $DEV
+	check "$kind: it is a full one" copied_all
+	for round in 1 2 3 4; do
+		if [ $kind = raw ]; then raw_workload $DEV; else workload $round; fi
+		check "$kind: round $round: the copy is the disk" copy $DEV
+		check "$kind: round $round: it is not a full one" not copied_all
+		echo "# $kind: $(cat "$TMP/said")"
+	done
+	detach $DEV
+	attach $DEV "changetrack granularity=$granularity"
+	check "$kind: attached anew: the copy is the disk" copy $DEV
+	check "$kind: attached anew: it is a full one" copied_all
+	[ $kind = raw ] || umount "$TMP/mnt"
+	detach $DEV
+	rm -f "$TMP/img" "$TMP/img.state"
+	echo 0 > $NULLB/$DEV/power
+done
+check "C18: the module can be unloaded" rmmod rust_blk_changetrack
+ktap_finished
