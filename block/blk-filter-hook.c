@@ -6,6 +6,10 @@
  * completes.  The bio, and only the bio, leads to its hook.  The hook holds a
  * reference of its filter, so the filter, its mempool of hooks and its module
  * stay until the function of the filter has returned here.
+ *
+ * A hook that is free lies on a list of the CPU that freed it.  Only that CPU
+ * touches the list, with interrupts off, until the release takes them all: by then
+ * nothing is armed any more.
  */
 #include <linux/blk-filter.h>
 #include "blk.h"

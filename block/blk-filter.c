@@ -17,9 +17,8 @@
  *
  * flt->refs counts what keeps a filter working: the slot, each bio it took, each
  * it armed, its own I/O in flight, and the short-lived users of
- * bdev_filter_get().  Taking is
- * a plain increment: it happens inside ->submit_bio, where the slot's reference
- * is there.  The last put queues release_work, never releases in place, as it
+ * bdev_filter_get().  Taking is a plain increment: it happens inside
+ * ->submit_bio, where the slot's reference is there.  The last put queues release_work, never releases in place, as it
  * may come from a completion in interrupt context.  The release ends the
  * filter's own workqueue, so that no ->process runs, and drops the module
  * reference that attach took: it is the core that does it, so no module text
@@ -55,7 +54,8 @@
  *	BD_FILTERED and the check that the device is not going away.
  *   flt->lock: the lists of a filter.
  *
- * The latter two are spinlocks that nothing else nests in.  Removal holds
+ * The second is a mutex, the third a spinlock, and nothing else nests in them.
+ * The core calls no method of a filter with either held.  Removal holds
  * disk->open_mutex and takes filter_lock only; bd_holder_lock has nothing to do
  * with filters.  The sysfs attribute gives up its active reference before it
  * takes any lock or waits, so device_del() never waits for an attach or detach.

@@ -197,8 +197,8 @@ struct bdev_filter {
 /**
  * struct bdev_filter_io - I/O of a filter's own
  *
- * Memory for bdev_filter_submit_below(), valid until ->bi_end_io() of the bio is
- * called.  All members are private to block/blk-filter.c.
+ * Memory for bdev_filter_submit_below(), not on the stack, valid until
+ * ->bi_end_io() of the bio is called.  All members are private to block/blk-filter.c.
  */
 struct bdev_filter_io {
 	/* private: */

@@ -13,9 +13,11 @@ count=20000
 insmod $modules/blkfilter_bench.ko || fail "no blkfilter_bench"
 insmod $modules/blkfilter_twins_c.ko || fail "no blkfilter_twins_c"
 insmod $modules/blkfilter_twins_rust.ko || fail "no blkfilter_twins_rust"
-modprobe rust_blkfilter || fail "no rust_blkfilter"
+for m in rust_blkfilter rust_blk_changetrack rust_blkdelay; do
+	modprobe $m || fail "no $m"
+done
 modprobe null_blk nr_devices=0 || fail "no null_blk"
-for m in dm_mod dm_flakey dm_delay; do modprobe $m || fail "no $m"; done
+for m in dm_mod dm_flakey dm_delay dm_era; do modprobe $m || fail "no $m"; done
 for dev in nullb0 nullb1; do
 	mkdir $nullb/$dev
 	for a in size=64 irqmode=0 queue_mode=2 submit_queues=1; do
@@ -26,11 +28,11 @@ done
 udevadm settle
 
 wanted() {	# name
-	case $1 in "nothing attached anywhere" | *"$ONLY"*) ;; *) return 1 ;; esac
+	case $1 in *"nothing attached anywhere" | *"$ONLY"*) ;; *) return 1 ;; esac
 }
-row() {	# name device
+row() {	# name device [write]
 	wanted "$1" || return 0
-	echo "$2 $count" > $bench || fail "$1"
+	echo "$2 $count $3" > $bench || fail "$1"
 	echo "row $1: $(cat $bench)"
 }
 attach() {	# device filter
@@ -42,10 +44,10 @@ detach() {
 	udevadm settle
 }
 
-with() {	# filter name
+with() {	# filter name [write]
 	wanted "$2" || return 0
 	attach nullb0 "$1"
-	row "$2" /dev/nullb0
+	row "$2" /dev/nullb0 "$3"
 	detach nullb0
 }
 dm() {	# target and its parameters
@@ -70,8 +72,19 @@ with c_hook "C: hooks the completion"
 with rust_hook "Rust: hooks the completion"
 with c_defer "C: defers and resubmits"
 with rust_defer "Rust: defers and resubmits"
-with rust_blkfilter "the sample: counts, fails on request"
+with rust_blkfilter "rust_blkfilter"
+with "blkdelay ms=0" "blkdelay, 0 ms"
 dm linear /dev/nullb0 0
 dm flakey /dev/nullb0 0 60 0
 dm delay /dev/nullb0 0 0
 row "nothing attached anywhere, again" /dev/nullb0
+row "4 KiB write: nothing attached anywhere" /dev/nullb0 write
+with "changetrack granularity=4096" "4 KiB write: changetrack, 4 KiB blocks" write
+if wanted "4 KiB write: dm-era"; then
+	# Its metadata needs a disk that remembers.
+	mkdir $nullb/nullb2 && echo 1 > $nullb/nullb2/memory_backed && echo 64 > $nullb/nullb2/size &&
+		echo 1 > $nullb/nullb2/power || fail "no nullb2"
+	dmsetup create bench --table "0 131072 era /dev/nullb2 /dev/nullb0 8" || fail "dm-era"
+	udevadm settle
+fi
+row "4 KiB write: dm-era, 4 KiB blocks" /dev/mapper/bench write

@@ -68,7 +68,7 @@ fn jobs() -> String {
     format!("-j{cores}")
 }
 
-fn make(env: &Env, build: &Path) -> Command {
+pub fn make(env: &Env, build: &Path) -> Command {
     let mut make = env.tool_in(&env.linux(), "make", &[]);
     make.args(["LLVM=1", "CC=ccache clang", &jobs()])
         .arg(format!("O={}", build.display()));
@@ -170,6 +170,78 @@ pub fn kernel(env: &Env, flavour: Flavour) -> Result<Kernel> {
     Ok(kernel)
 }
 
+/// The instructions of each object in `block/`, of the kernel without the series and of that with
+/// it and `CONFIG_BLK_FILTER=n`: name and both.
+pub fn objects(env: &Env) -> Result<Vec<(String, String, String)>> {
+    prepare(env)?;
+    let base = env.cache.join(format!("base{}", env.suffix()));
+    if !base.join("Makefile").exists() {
+        remove_all(&base)?;
+        ui::output(env.git().args(["worktree", "prune"]))?;
+        let mut git = env.git();
+        git.args(["worktree", "add", "-q", "--force", "--detach"]);
+        ui::output(git.arg(&base).arg("base"))?;
+    }
+    let mut fragment = String::new();
+    for name in ["plain", "without", "objects"] {
+        fragment += &fs::read_to_string(env.repo.join(format!("xtask/kernel/{name}.config")))?;
+    }
+    let mut both = Vec::new();
+    for (name, tree) in [("base", base), ("series", env.linux())] {
+        let build = env
+            .cache
+            .join(format!("build/objects-{name}{}", env.suffix()));
+        fs::create_dir_all(&build)?;
+        ui::step(&format!("build block/ of the {name}"), |step| {
+            let all = build.join("fragment.config");
+            let make = || {
+                let mut make = env.tool_in(&tree, "make", &[]);
+                make.args(["LLVM=1", "CC=ccache clang", "-s", &jobs()])
+                    .arg(format!("O={}", build.display()));
+                make
+            };
+            if !stamped(&all, &fragment) {
+                fs::write(&all, &fragment)?;
+                let mut config = make();
+                config
+                    .arg(format!("KCONFIG_ALLCONFIG={}", all.display()))
+                    .arg("allnoconfig");
+                ui::run_logged(&mut config, &env.log("config"), step)?;
+            }
+            let log = env.log(&format!("objects-{name}"));
+            ui::run_logged(make().arg("block/"), &log, step)
+        })?;
+        let mut code = std::collections::BTreeMap::new();
+        for dir in ["block", "block/partitions"] {
+            for entry in fs::read_dir(build.join(dir))? {
+                let path = entry?.path();
+                if path.extension().is_none_or(|e| e != "o") {
+                    continue;
+                }
+                let mut objdump = env.tool_in(&build, "llvm-objdump", &[]);
+                objdump.args(["-d", "-r", "--no-show-raw-insn", "-j", ".text"]);
+                let text = ui::output(objdump.arg(&path))?;
+                // The first lines have the name of the file.
+                let text: Vec<&str> = text.lines().skip(3).collect();
+                let name = path.strip_prefix(&build)?.display().to_string();
+                code.insert(name, text.join("\n"));
+            }
+        }
+        both.push(code);
+    }
+    let [base, series] = both.try_into().expect("two");
+    let mut names: Vec<&String> = base.keys().chain(series.keys()).collect();
+    names.sort();
+    names.dedup();
+    let get = |map: &std::collections::BTreeMap<String, String>, name: &String| {
+        map.get(name).cloned().unwrap_or_default()
+    };
+    Ok(names
+        .into_iter()
+        .map(|name| (name.clone(), get(&base, name), get(&series, name)))
+        .collect())
+}
+
 /// Builds and installs our selftests, with the kselftest runner, for a built kernel.
 pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf> {
     let build = dir(env, "build", flavour);
@@ -233,6 +305,51 @@ pub fn uml_kunit(env: &Env) -> Result<PathBuf> {
         }
     })?;
     Ok(json)
+}
+
+/// Builds the kernel crate, and all that comes before it, for user mode and with `options`.
+pub fn crate_with(env: &Env, options: &[&str]) -> Result<()> {
+    prepare(env)?;
+    let name = options.join("-").replace(['=', '_'], "-").to_lowercase();
+    let build = env
+        .cache
+        .join(format!("build/crate-{name}{}", env.suffix()));
+    fs::create_dir_all(&build)?;
+    ui::step(
+        &format!("build the kernel crate with {}", options.join(", ")),
+        |step| {
+            let mut fragment = String::from("CONFIG_MODULES=y\nCONFIG_RUST=y\n");
+            for option in options {
+                fragment += &format!("{option}\n");
+            }
+            let all = build.join("fragment.config");
+            let make = || {
+                let mut make = make(env, &build);
+                make.args(["ARCH=um", "-s"]);
+                make
+            };
+            if !stamped(&all, &fragment) {
+                fs::write(&all, &fragment)?;
+                let mut config = make();
+                config
+                    .arg(format!("KCONFIG_ALLCONFIG={}", all.display()))
+                    .arg("allnoconfig");
+                ui::run_logged(&mut config, &env.log("config"), step)?;
+                let lost = lost(&fragment, &fs::read_to_string(build.join(".config"))?);
+                if !lost.is_empty() {
+                    remove_all(&all)?;
+                    bail!("not to be had: {}", lost.join(", "));
+                }
+            }
+            let log = env.log("crate");
+            ui::run_logged(make().arg("prepare"), &log, step)?;
+            // Such as code that nobody uses.
+            if fs::read_to_string(&log)?.contains("warning: ") {
+                bail!("there are warnings, see {}", log.display());
+            }
+            Ok(())
+        },
+    )
 }
 
 /// The KTAP in a kernel log, as JSON.

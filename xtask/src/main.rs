@@ -57,7 +57,7 @@ enum Job {
         #[arg(long, value_enum)]
         flavour: Option<Flavour>,
         /// Only the selftests, or mutants, with this in their name; or host, style, kunit-uml,
-        /// kunit-debug or compile-fail.
+        /// kunit-debug, compile-fail, lint or disassembly.
         #[arg(long, value_name = "PATTERN")]
         only: Option<String>,
         /// Build kernels with seeded bugs instead; each has to be caught by its test.
@@ -69,6 +69,12 @@ enum Job {
         /// Only the rows with this in their name.
         #[arg(long, value_name = "ROW", default_value = "")]
         only: String,
+        /// Write the table to this file as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Write a plot to this file, as SVG.
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
     },
     /// Boot a guest and run a command there as root; exits with its status.
     Run {
@@ -201,7 +207,7 @@ fn run(cli: Cli) -> Result<i32> {
                 only,
             },
         )?,
-        Job::Bench { only } => bench::run(env, &only)?,
+        Job::Bench { only, json, plot } => bench::run(env, &bench::Options { only, json, plot })?,
         Job::Run {
             flavour,
             disk,

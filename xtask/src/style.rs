@@ -7,8 +7,8 @@ use crate::{
     ktap::{Case, Outcome},
     series, tree, ui,
 };
-use anyhow::Result;
-use std::process::Command;
+use anyhow::{Context, Result};
+use std::{fs, process::Command};
 
 /// Not asked for: a sign-off is the poster's; MAINTAINERS comes in the last patch;
 /// `Kconfig.blkfilter` has a `Kconfig` in its name; the environment of a uevent is not const; flags
@@ -18,6 +18,12 @@ const CHECKPATCH: [&str; 4] = [
     "--no-signoff",
     "--show-types",
     "--ignore=FILE_PATH_CHANGES,EMBEDDED_FILENAME,STATIC_CONST_CHAR_ARRAY,BIT_MACRO,OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT",
+];
+
+/// The most lines of code that a small filter has. If it needs more the API lacks something.
+const LINES: [(&str, usize); 2] = [
+    ("samples/rust/rust_blkerror.rs", 120),
+    ("samples/rust/rust_blkdelay.rs", 120),
 ];
 
 fn case(name: String, mut command: Command) -> Result<Case> {
@@ -34,6 +40,97 @@ fn case(name: String, mut command: Command) -> Result<Case> {
     })
 }
 
+/// Compiles again what the built kernel has at `object`, with clippy and the kernel's flags.
+fn clippy(env: &Env, object: &str) -> Result<Case> {
+    let build = build::dir(env, "build", build::Flavour::Plain);
+    let (dir, name) = object.rsplit_once('/').context("no directory")?;
+    let saved = fs::read_to_string(build.join(dir).join(format!(".{name}.cmd")))?;
+    let line = saved.lines().next().unwrap_or_default();
+    let (_, command) = line.split_once(":= ").context("no command")?;
+    let command = command.split(" ;").next().unwrap_or_default();
+    let out = env.cache.join("style/clippy");
+    fs::create_dir_all(&out)?;
+    let words: Vec<String> = command
+        .split(' ')
+        .filter(|word| !word.starts_with("--emit=") && !word.starts_with("--out-dir"))
+        .filter(|word| *word != format!("{dir}/"))
+        .map(|word| match word {
+            "rustc" => "clippy-driver".to_string(),
+            _ => word.to_string(),
+        })
+        .collect();
+    let script = format!(
+        "{} --emit=metadata --out-dir={} -Dwarnings",
+        words.join(" "),
+        out.display()
+    );
+    let mut command = env.tool_in(&build, "sh", &[]);
+    command
+        .args(["-c", &script])
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CLIPPY_CONF_DIR", env.linux());
+    case(format!("clippy {object}"), command)
+}
+
+/// The documentation of the kernel crate, without a warning about ours.
+fn rustdoc(env: &Env) -> Result<Case> {
+    let log = env.log("rustdoc");
+    ui::step("rustdoc", |step| {
+        let mut make = build::make(env, &build::dir(env, "build", build::Flavour::Plain));
+        ui::run_logged(make.arg("rustdoc"), &log, step)
+    })?;
+    let text = fs::read_to_string(&log)?;
+    let ours: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("--> ") && line.contains("kernel/block/"))
+        .collect();
+    if !ours.is_empty() {
+        eprintln!("--- rustdoc, see {}:\n{}", log.display(), ours.join("\n"));
+    }
+    Ok(Case {
+        name: "rustdoc".into(),
+        outcome: match ours.is_empty() {
+            true => Outcome::Pass,
+            false => Outcome::Fail,
+        },
+    })
+}
+
+/// Rust with the kernel's lints, against the plain kernel.
+pub fn lint(env: &Env) -> Result<Vec<Case>> {
+    build::kernel(env, build::Flavour::Plain)?;
+    let mut cases = ui::step("clippy", |_| {
+        let mut cases = vec![clippy(env, "rust/kernel.o")?];
+        for file in tree::series(&env.repo)?.into_iter().flat_map(|c| c.files) {
+            if let Some(name) = file.strip_suffix(".rs") {
+                if file.starts_with("samples/") {
+                    cases.push(clippy(env, &format!("{name}.o"))?);
+                }
+            }
+        }
+        Ok(cases)
+    })?;
+    cases.push(rustdoc(env)?);
+    for options in [
+        &["CONFIG_BLOCK=n"][..],
+        &["CONFIG_BLOCK=y", "CONFIG_BLK_FILTER=n"],
+        &["CONFIG_BLOCK=y", "CONFIG_BLK_FILTER=y"],
+    ] {
+        let built = build::crate_with(env, options);
+        if let Err(error) = &built {
+            eprintln!("{error:#}");
+        }
+        cases.push(Case {
+            name: format!("the kernel crate with {}", options.join(", ")),
+            outcome: match built {
+                Ok(()) => Outcome::Pass,
+                Err(_) => Outcome::Fail,
+            },
+        });
+    }
+    Ok(cases)
+}
+
 /// checkpatch of each patch; rustfmt and kernel-doc of each file of ours.
 pub fn check(env: &Env) -> Result<Vec<Case>> {
     build::prepare(env)?;
@@ -45,6 +142,21 @@ pub fn check(env: &Env) -> Result<Vec<Case>> {
             let mut command = env.tool_in(&env.linux(), "scripts/checkpatch.pl", &[]);
             command.args(CHECKPATCH).arg(dir.join(name));
             cases.push(case(format!("checkpatch {name}"), command)?);
+        }
+        for (name, most) in LINES {
+            let text = fs::read_to_string(env.repo.join(name))?;
+            let code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
+            let lines = text.lines().filter(code).count();
+            if lines > most {
+                eprintln!("{name}: {lines} lines of code, at most {most}");
+            }
+            cases.push(Case {
+                name: format!("size of {name}"),
+                outcome: match lines <= most {
+                    true => Outcome::Pass,
+                    false => Outcome::Fail,
+                },
+            });
         }
         for file in tree::series(&env.repo)?.into_iter().flat_map(|c| c.files) {
             // These have lines that exclude each other.

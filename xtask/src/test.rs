@@ -217,6 +217,29 @@ fn compile_fail(env: &Env) -> Result<Vec<Case>> {
     })
 }
 
+/// With `CONFIG_BLK_FILTER=n` not an instruction of `block/` differs from the kernel without us.
+fn disassembly(env: &Env) -> Result<Vec<Case>> {
+    let objects = build::objects(env)?;
+    let mut outcome = Outcome::Pass;
+    for (name, base, series) in &objects {
+        if base != series {
+            let lines = base.lines().zip(series.lines());
+            let at = lines.take_while(|(a, b)| a == b).count();
+            eprintln!("{name} differs, first in line {at} of its disassembly:");
+            for text in [base, series] {
+                eprintln!("    {}", text.lines().nth(at).unwrap_or("(its end)"));
+            }
+            outcome = Outcome::Fail;
+        }
+    }
+    let name = "C2: CONFIG_BLK_FILTER=n: the same instructions in block/".to_string();
+    println!("{} objects compared", objects.len());
+    if objects.len() < 50 {
+        outcome = Outcome::Fail;
+    }
+    Ok(vec![Case { name, outcome }])
+}
+
 /// Runs our KUnit suites in the debug kernel, which has them built in, as it boots. Not all suites:
 /// some doctests of others put timers on the stack without telling DEBUG_OBJECTS.
 fn kunit_qemu(env: &Env) -> Result<Vec<Case>> {
@@ -335,12 +358,23 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
     };
     let all = scripts(env)?;
     let suite = options.only.as_deref().unwrap_or_default();
-    if ["host", "style", "kunit-uml", "kunit-debug", "compile-fail"].contains(&suite) {
+    let suites = [
+        "host",
+        "style",
+        "kunit-uml",
+        "kunit-debug",
+        "compile-fail",
+        "disassembly",
+        "lint",
+    ];
+    if suites.contains(&suite) {
         report.count = true;
         let cases = match suite {
             "host" => host(env),
             "style" => style::check(env),
             "compile-fail" => compile_fail(env),
+            "disassembly" => disassembly(env),
+            "lint" => style::lint(env),
             "kunit-uml" => build::uml_kunit(env).and_then(|json| ktap::kunit(&json)),
             _ => kunit_qemu(env),
         };
@@ -366,6 +400,10 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
                 "selftests-plain",
                 selftests(env, Flavour::Plain, &all, options.full),
             )?;
+        }
+        if options.full {
+            report.run("lint", style::lint(env))?;
+            report.run("disassembly", disassembly(env))?;
         }
         if options.full || options.flavour == Some(Flavour::Debug) {
             report.run("kunit-debug", kunit_qemu(env))?;

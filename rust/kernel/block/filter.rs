@@ -111,13 +111,10 @@ use super::{
     },
     bio::{
         Bio,
-        BioSet,
         BlkStatus,
         Data,
         DataMut,
-        NewBio,
-        Op,
-        ReqFlags, //
+        Op, //
     }, //
 };
 use crate::{
@@ -131,7 +128,6 @@ use crate::{
     pr_warn_once,
     prelude::*,
     str::as_char_ptr_in_const_context,
-    sync::Completion,
     task::might_sleep,
     types::{
         NotThreadSafe,
@@ -146,12 +142,12 @@ use core::{
     },
     mem::ManuallyDrop,
     ops::Deref,
-    pin::pin,
     ptr::NonNull, //
 };
 use pin_init::PinInit;
 
 mod hook;
+mod io;
 #[cfg(CONFIG_RUST_BLK_FILTER_KUNIT_TEST)]
 mod kunit;
 mod retarget;
@@ -159,6 +155,10 @@ mod retarget;
 pub use hook::{
     CompletedBio,
     EndIo, //
+};
+pub use io::{
+    BioSet,
+    NewBio, //
 };
 
 /// What a filter does with each bio, and when it comes and goes.
@@ -693,50 +693,6 @@ impl<'a, T: BlkFilter> Context<'a, T> {
             _brand: PhantomData,
             _not_thread_safe: NotThreadSafe,
         }
-    }
-
-    /// Allocates a bio from a pool that the filter has, with room for `nr_vecs` stretches of
-    /// memory. It is for `sector` and those after, in units of 512 bytes, relative to the device.
-    ///
-    /// [`EINVAL`] if that is more than a bio can have. Waits if there is no memory, which only
-    /// helps if there are fewer bios of the pool in use than it has in reserve.
-    pub fn new_bio<'b>(
-        &self,
-        bios: &'b BioSet,
-        op: Op,
-        flags: ReqFlags,
-        sector: u64,
-        nr_vecs: u16,
-    ) -> Result<NewBio<'b>> {
-        NewBio::alloc(bios, op, flags, sector, nr_vecs)
-    }
-
-    /// Submits a bio to the device below the filter, and waits for it.
-    ///
-    /// If that is the filter of a partition, the one of the disk sees the bio.
-    ///
-    /// [`ENODEV`] if the device is being removed, [`EINVAL`] if the bio goes beyond its end, else
-    /// the error that it ended with.
-    pub fn submit_and_wait(&self, bio: NewBio<'_>) -> Result {
-        unsafe extern "C" fn end_io(bio: *mut bindings::bio) {
-            // SAFETY: `submit_and_wait` put it there, and waits for this.
-            unsafe { (*(*bio).bi_private.cast::<Completion>()).complete_all() };
-        }
-
-        let io = pin!(Opaque::<bindings::bdev_filter_io>::uninit());
-        pin_init::stack_pin_init!(let done = Completion::new());
-        let raw = bio.as_raw();
-        // SAFETY: The bio is ours.
-        unsafe {
-            (*raw).bi_private = core::ptr::from_ref(&*done).cast_mut().cast();
-            (*raw).bi_end_io = Some(end_io);
-        }
-        // SAFETY: By the type invariants the filter is not released. `io` and all that the bio
-        // refers to stay until `end_io` has been called, as we wait for that.
-        to_result(unsafe { bindings::bdev_filter_submit_below(self.filter, raw, io.get()) })?;
-        done.wait_for_completion();
-        // SAFETY: It has completed: it is ours again.
-        BlkStatus::from_raw(unsafe { (*raw).bi_status }).to_result()
     }
 }
 

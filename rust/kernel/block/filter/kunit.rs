@@ -34,6 +34,7 @@ use crate::{
         SpinLock, //
     }, //
 };
+use core::pin::pin;
 
 /// A driver that ends each request at once.
 struct Null;

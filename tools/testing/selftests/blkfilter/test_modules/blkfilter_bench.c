@@ -4,7 +4,8 @@
  *
  * Writing "<device> <count>" to /sys/kernel/debug/blkfilter_bench reads the first
  * sector of the device count times, one bio after the other, and takes the time
- * of each.  Writing "loop <count>" takes the time of count loops of count
+ * of each.  With "write" after it 4 KiB are written instead, each time to another
+ * place in the first 16 MiB.  Writing "loop <count>" takes the time of count loops of count
  * iterations of two instructions each instead, to calibrate.  Reading it returns
  * the median and the mean of the last run, in nanoseconds, with the time that
  * taking the time takes taken off.
@@ -17,6 +18,7 @@
 #include <linux/ktime.h>
 #include <linux/math64.h>
 #include <linux/module.h>
+#include <linux/sizes.h>
 #include <linux/sort.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
@@ -48,8 +50,11 @@ static noinline void bench_loop(unsigned long n)
 	asm volatile("1: dec %0; jnz 1b" : "+r" (n) : : "cc");
 }
 
-static int bench_bios(struct block_device *bdev, u64 *times, unsigned int count)
+static int bench_bios(struct block_device *bdev, u64 *times, unsigned int count,
+		      bool write)
 {
+	blk_opf_t opf = REQ_SYNC | (write ? REQ_OP_WRITE : REQ_OP_READ);
+	unsigned int len = write ? SZ_4K : SECTOR_SIZE;
 	struct page *page = alloc_page(GFP_KERNEL);
 	struct bio_vec vec;
 	struct bio bio;
@@ -60,8 +65,10 @@ static int bench_bios(struct block_device *bdev, u64 *times, unsigned int count)
 	for (unsigned int i = 0; i < count && !ret; i++) {
 		u64 start;
 
-		bio_init(&bio, bdev, &vec, 1, REQ_OP_READ | REQ_SYNC);
-		__bio_add_page(&bio, page, SECTOR_SIZE, 0);
+		bio_init(&bio, bdev, &vec, 1, opf);
+		__bio_add_page(&bio, page, len, 0);
+		if (write)
+			bio.bi_iter.bi_sector = i % 4096 * 8;
 		start = ktime_get_ns();
 		ret = submit_bio_wait(&bio);
 		times[i] = ktime_get_ns() - start;
@@ -72,7 +79,7 @@ static int bench_bios(struct block_device *bdev, u64 *times, unsigned int count)
 	return ret;
 }
 
-static int bench(const char *what, unsigned int count)
+static int bench(const char *what, unsigned int count, bool write)
 {
 	struct file *bdev_file;
 	u64 *times, overhead;
@@ -98,13 +105,14 @@ static int bench(const char *what, unsigned int count)
 			times[i] = ktime_get_ns() - start;
 		}
 	} else {
-		bdev_file = bdev_file_open_by_path(what, BLK_OPEN_READ, NULL,
-						   NULL);
+		bdev_file = bdev_file_open_by_path(what, BLK_OPEN_READ |
+						   (write ? BLK_OPEN_WRITE : 0),
+						   NULL, NULL);
 		if (IS_ERR(bdev_file)) {
 			ret = PTR_ERR(bdev_file);
 			goto out;
 		}
-		ret = bench_bios(file_bdev(bdev_file), times, count);
+		ret = bench_bios(file_bdev(bdev_file), times, count, write);
 		bdev_fput(bdev_file);
 	}
 	if (!ret)
@@ -117,7 +125,7 @@ out:
 static ssize_t bench_write(struct file *file, const char __user *buf,
 			   size_t count, loff_t *ppos)
 {
-	char text[80] = "", what[64];
+	char text[80] = "", what[64], how[8] = "";
 	unsigned int n;
 	int ret;
 
@@ -125,10 +133,11 @@ static ssize_t bench_write(struct file *file, const char __user *buf,
 		return -EINVAL;
 	if (copy_from_user(text, buf, count))
 		return -EFAULT;
-	if (sscanf(text, "%63s %u", what, &n) != 2 || !n || n > 10000000)
+	if (sscanf(text, "%63s %u %7s", what, &n, how) < 2 || !n || n > 10000000 ||
+	    (*how && strcmp(how, "write")))
 		return -EINVAL;
 	mutex_lock(&bench_lock);
-	ret = bench(what, n);
+	ret = bench(what, n, *how);
 	mutex_unlock(&bench_lock);
 	return ret ?: count;
 }
