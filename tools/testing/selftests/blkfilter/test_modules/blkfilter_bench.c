@@ -5,9 +5,9 @@
  * Writing "<device> <count>" to /sys/kernel/debug/blkfilter_bench reads the first
  * sector of the device count times, one bio after the other, and takes the time
  * of each.  Writing "loop <count>" takes the time of count loops of count
- * iterations of two instructions each instead, to calibrate.  Reading it returns
- * the median and the mean of the last run, in nanoseconds, with the time that
- * taking the time takes taken off.
+ * iterations of two instructions each instead, to calibrate; writing "rcu <count>"
+ * that of count grace periods.  Reading it returns the median and the mean of the
+ * last run, in nanoseconds, with the time that taking the time takes taken off.
  *
  * In an emulator that counts instructions a nanosecond is an instruction.
  */
@@ -17,6 +17,7 @@
 #include <linux/ktime.h>
 #include <linux/math64.h>
 #include <linux/module.h>
+#include <linux/rcupdate.h>
 #include <linux/sort.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
@@ -95,6 +96,13 @@ static int bench(const char *what, unsigned int count)
 			u64 start = ktime_get_ns();
 
 			bench_loop(count);
+			times[i] = ktime_get_ns() - start;
+		}
+	} else if (!strcmp(what, "rcu")) {
+		for (unsigned int i = 0; i < count; i++) {
+			u64 start = ktime_get_ns();
+
+			synchronize_rcu();
 			times[i] = ktime_get_ns() - start;
 		}
 	} else {
