@@ -238,15 +238,15 @@ quiet() {
 	done
 }
 
-# udev leaves all devices alone until udev_on.
+# udev leaves all devices alone until udev_on.  The daemon is stopped in its tracks:
+# it reads the partition table of a disk that was closed after writing by itself.
 udev_off() {
 	udevadm settle
-	udevadm control --stop-exec-queue
-	UDEV_OFF=1
+	UDEV_OFF=$(pgrep -o -x systemd-udevd) && kill -STOP "$UDEV_OFF" || bail "no udevd"
 }
 
 udev_on() {
-	udevadm control --start-exec-queue
+	kill -CONT "$UDEV_OFF"
 	UDEV_OFF=
 	udevadm settle
 }

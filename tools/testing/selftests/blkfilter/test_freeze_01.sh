@@ -85,7 +85,7 @@ new_nullb size=128
 udev_off
 fio --name=load --filename=/dev/$DEV --rw=randrw --bs=4k --direct=1 --ioengine=libaio \
 	--iodepth=4 --numjobs=4 --offset_increment=32m --size=30m --verify=crc32c \
-	--verify_fatal=1 --rate_iops=250,250 --time_based --runtime=200 --group_reporting \
+	--verify_fatal=1 --rate_iops=80,80 --time_based --runtime=200 --group_reporting \
 	> "$TMP/fio" 2>&1 & fio=$!
 sleep 2
 ios() { awk '{ print $1 + $5 }' /sys/block/$DEV/stat; }
