@@ -144,8 +144,8 @@ fn scripts(env: &Env) -> Result<Vec<String>> {
 /// Runs scripts of the selftests in one guest.
 fn selftests(env: &Env, flavour: Flavour, scripts: &[String], full: bool) -> Result<Vec<Case>> {
     let seconds = match flavour {
-        Flavour::Plain => 900,
-        _ => 2400,
+        Flavour::Plain => 1800,
+        _ => 3600,
     };
     let seconds = if full { 3 * seconds } else { seconds };
     selftests_within(env, flavour, scripts, full, seconds)

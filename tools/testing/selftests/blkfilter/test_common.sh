@@ -15,12 +15,14 @@ TEST_DIR=/sys/kernel/debug/blkfilter_test
 NULLB=/sys/kernel/config/nullb
 TMP=$(mktemp -d)
 DEVS=()
+UDEV_OFF=
 
 # Removes what the test made, newest first, whatever state that is in.
 cleanup() {
 	local i dev
 
 	[ -e $TEST_DIR/mode ] && { echo pass > $TEST_DIR/mode; echo 1 > $TEST_DIR/release; }
+	[ -n "$UDEV_OFF" ] && udev_on
 	mountpoint -q "$TMP/mnt" && umount "$TMP/mnt"
 	for ((i = ${#DEVS[@]} - 1; i >= 0; i--)); do
 		${DEVS[i]} > /dev/null 2>&1
@@ -247,6 +249,54 @@ quiet() {
 		sleep 0.3
 		now=$(cat "/sys/class/block/$1/stat")
 	done
+}
+
+# udev leaves all devices alone until udev_on.  The daemon is stopped in its tracks:
+# it reads the partition table of a disk that was closed after writing by itself.
+udev_off() {
+	udevadm settle
+	UDEV_OFF=$(pgrep -o -x systemd-udevd) && kill -STOP "$UDEV_OFF" || bail "no udevd"
+}
+
+udev_on() {
+	kill -CONT "$UDEV_OFF"
+	UDEV_OFF=
+	udevadm settle
+}
+
+# The core's own counts: filter_stat <device> <seen|taken|flight>.
+filter_stat() {
+	local seen taken flight
+
+	read -r seen taken flight < "$(attr "$1")_stat"
+	echo "${!2}"
+}
+
+# count_events <name> <group>/<event> [filter]: from now on, each one, in a trace
+# buffer of its own, which counts also what it does not keep.
+count_events() {
+	local dir=/sys/kernel/tracing/instances/blkfilter_$1
+
+	mkdir "$dir" || bail "cannot trace"
+	DEVS+=("rmdir $dir")
+	echo 64 > "$dir/buffer_size_kb"
+	[ -z "$3" ] || echo "$3" > "$dir/events/$2/filter" || bail "cannot filter $2"
+	echo 1 > "$dir/events/$2/enable" || bail "cannot trace $2"
+}
+
+# events <name>: how many there were.
+events() {
+	cat "/sys/kernel/tracing/instances/blkfilter_$1"/per_cpu/cpu*/stats |
+		awk '/^(entries|overrun|commit overrun|dropped events|read events):/ { n += $NF }
+		     END { print n + 0 }'
+}
+
+# As the block tracepoints have it: dev_t <device>.
+dev_t() {
+	local dev
+
+	dev=$(cat "/sys/class/block/$1/dev")
+	echo $((${dev%:*} << 20 | ${dev#*:}))
 }
 
 # mark <device>: remember what the filter and the disk have counted so far.

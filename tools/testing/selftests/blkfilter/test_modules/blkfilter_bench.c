@@ -5,10 +5,11 @@
  * Writing "<device> <count>" to /sys/kernel/debug/blkfilter_bench reads the first
  * sector of the device count times, one bio after the other, and takes the time
  * of each.  With "write" after it 4 KiB are written instead, each time to another
- * place in the first 16 MiB.  Writing "loop <count>" takes the time of count loops of count
- * iterations of two instructions each instead, to calibrate.  Reading it returns
- * the median and the mean of the last run, in nanoseconds, with the time that
- * taking the time takes taken off.
+ * place in the first 16 MiB.  Writing "loop <count>" takes the time of count loops
+ * of count iterations of two instructions each instead, to calibrate; writing "rcu
+ * <count>" that of count grace periods.  Reading it returns the median and the mean
+ * of the last run, in nanoseconds, with the time that taking the time takes taken
+ * off.
  *
  * In an emulator that counts instructions a nanosecond is an instruction.
  */
@@ -18,6 +19,7 @@
 #include <linux/ktime.h>
 #include <linux/math64.h>
 #include <linux/module.h>
+#include <linux/rcupdate.h>
 #include <linux/sizes.h>
 #include <linux/sort.h>
 #include <linux/uaccess.h>
@@ -102,6 +104,13 @@ static int bench(const char *what, unsigned int count, bool write)
 			u64 start = ktime_get_ns();
 
 			bench_loop(count);
+			times[i] = ktime_get_ns() - start;
+		}
+	} else if (!strcmp(what, "rcu")) {
+		for (unsigned int i = 0; i < count; i++) {
+			u64 start = ktime_get_ns();
+
+			synchronize_rcu();
 			times[i] = ktime_get_ns() - start;
 		}
 	} else {

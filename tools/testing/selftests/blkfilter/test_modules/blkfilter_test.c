@@ -22,10 +22,12 @@
  *             if it goes there, of the one that "kopen2" has
  *   retargetdefer  the same from ->process
  *   slow      delays it for 200 ms inside ->submit_bio, then lets it go on
+ *   nowait    ends it with BLK_STS_AGAIN if it is REQ_NOWAIT, defers it if not
  *
  * "seen", "held", "protected", "hooked", "processed", "attached", "detached",
  * "removed" and "released" count; "size" and "options" are the last ones heard
- * of.  "late" counts calls of ->submit_bio that end after ->detached or ->release
+ * of.  "nowait" and "polled" count the bios seen with REQ_NOWAIT and REQ_POLLED.
+ * "late" counts calls of ->submit_bio that end after ->detached or ->release
  * began, and must stay 0.  "sector" is that of the last bio seen.
  *
  * Writing the path of a device to "kopen" opens it, an empty line closes it.  Any
@@ -50,8 +52,8 @@
 
 enum mode {
 	MODE_PASS, MODE_HOLD, MODE_RESUBMIT, MODE_INLINE, MODE_TIMER, MODE_END,
-	MODE_DEFER, MODE_SLEEP, MODE_REFUSE, MODE_COPY, MODE_SLOW, MODE_HOOK,
-	MODE_FAIL, MODE_HOOKDEFER, MODE_RETARGET, MODE_RETARGETDEFER,
+	MODE_DEFER, MODE_SLEEP, MODE_REFUSE, MODE_COPY, MODE_SLOW, MODE_NOWAIT,
+	MODE_HOOK, MODE_FAIL, MODE_HOOKDEFER, MODE_RETARGET, MODE_RETARGETDEFER,
 };
 
 static const char * const mode_names[] = {
@@ -66,6 +68,7 @@ static const char * const mode_names[] = {
 	[MODE_REFUSE]	= "refuse",
 	[MODE_COPY]	= "copy",
 	[MODE_SLOW]	= "slow",
+	[MODE_NOWAIT]	= "nowait",
 	[MODE_HOOK]	= "hook",
 	[MODE_FAIL]	= "fail",
 	[MODE_HOOKDEFER] = "hookdefer",
@@ -79,7 +82,7 @@ MODULE_PARM_DESC(flags, "more flags of the filter, see enum bdev_filter_flags");
 
 static enum mode mode;
 static atomic_t seen, held, processed, attached, detached, removed, released;
-static atomic_t late, protected, hooked;
+static atomic_t nowait, polled, late, protected, hooked;
 static u32 hook_bytes, hook_first;
 static u64 last_size, last_sector;
 static char last_options[64];
@@ -221,6 +224,10 @@ static enum bdev_filter_verdict filter_bio(struct bdev_filter *flt,
 	case MODE_SLOW:
 		mdelay(200);
 		return BDEV_FILTER_PASS;
+	case MODE_NOWAIT:
+		if (bio->bi_opf & REQ_NOWAIT)
+			return bdev_filter_end(bio, BLK_STS_AGAIN);
+		break;
 	case MODE_HOOK:
 	case MODE_FAIL:
 		if (!hook_bio(flt, bio, m))
@@ -248,6 +255,7 @@ static enum bdev_filter_verdict filter_bio(struct bdev_filter *flt,
 	case MODE_SLEEP:
 	case MODE_REFUSE:
 	case MODE_COPY:
+	case MODE_NOWAIT:
 	case MODE_HOOKDEFER:
 	case MODE_RETARGETDEFER:
 		bdev_filter_defer(flt, bio);
@@ -274,6 +282,10 @@ static enum bdev_filter_verdict test_submit_bio(struct bdev_filter *flt,
 
 	atomic_inc(&tf->inside);
 	atomic_inc(&seen);
+	if (bio->bi_opf & REQ_NOWAIT)
+		atomic_inc(&nowait);
+	if (bio->bi_opf & REQ_POLLED)
+		atomic_inc(&polled);
 	WRITE_ONCE(last_sector, bdev_filter_sector(flt, bio));
 	verdict = filter_bio(flt, bio);
 	if (READ_ONCE(tf->gone))
@@ -777,6 +789,8 @@ static int __init blkfilter_test_init(void)
 	debugfs_create_u64("size", 0600, debugfs_dir, &last_size);
 	debugfs_create_u64("sector", 0400, debugfs_dir, &last_sector);
 	debugfs_create_atomic_t("seen", 0600, debugfs_dir, &seen);
+	debugfs_create_atomic_t("nowait", 0600, debugfs_dir, &nowait);
+	debugfs_create_atomic_t("polled", 0600, debugfs_dir, &polled);
 	debugfs_create_atomic_t("held", 0400, debugfs_dir, &held);
 	debugfs_create_atomic_t("processed", 0600, debugfs_dir, &processed);
 	debugfs_create_atomic_t("attached", 0600, debugfs_dir, &attached);

@@ -1,0 +1,58 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Polled I/O: nobody polls for a bio that a filter has.
+
+. "$(dirname "$0")"/test_common.sh
+
+plan 22
+load_test_filter
+new_nullb queue_mode=2 submit_queues=1 poll_queues=1
+partition $DEV
+
+# polled <device> <fio options>...
+polled() {
+	local dev=$1
+	shift
+	timeout 60 fio --name=poll --filename=/dev/"$dev" --ioengine=io_uring --hipri \
+		--direct=1 --bs=4k --iodepth=4 --size=1m --verify=crc32c --verify_fatal=1 "$@"
+}
+
+check "C10: the queue can be polled" eq "$(cat /sys/block/$DEV/queue/io_poll)" 1
+attach $DEV blkfilter_test || bail "cannot attach"
+udevadm settle
+
+for mode in pass hook hookdefer resubmit inline timer defer sleep nowait; do
+	echo $mode > $TEST_DIR/mode
+	before=$(get polled)
+	case $mode in sleep) set -- --size=64k ;; *) set -- ;; esac
+	check "C10: $mode: polled writes and reads end, with the right data" \
+		polled $DEV --rw=randwrite "$@"
+	check "C10: $mode: they were polled for" [ $(($(get polled) - before)) -ge 32 ]
+done
+check "C26: the hooks ran" [ "$(get hooked)" -ge 1024 ]
+
+# That of the partition takes a polled bio; the disk's, below it, sees that it is not
+# polled for any more.
+attach $PART blkfilter_test || bail "cannot attach"
+quiet $DEV
+echo defer > $TEST_DIR/mode
+seen=$(get seen)
+before=$(get polled)
+polled $PART --rw=write --size=256k --verify=0 > "$TMP/fio" 2>&1
+check "C10: after it was taken nobody polls for it" \
+	eq "$(($(get seen) - seen)) $(($(get polled) - before))" "128 64"
+detach $PART
+
+echo pass > $TEST_DIR/mode
+polled $DEV --rw=randrw --size=16m --time_based --runtime=4 > "$TMP/fio" 2>&1 & fio=$!
+while [ -e /proc/$fio ]; do
+	detach $DEV
+	echo defer > $TEST_DIR/mode
+	attach $DEV blkfilter_test
+	sleep 0.2
+	echo hook > $TEST_DIR/mode
+	sleep 0.2
+done
+check "C10: attached and detached while polled for" fio_passes $fio
+ktap_finished

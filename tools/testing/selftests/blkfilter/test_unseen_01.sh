@@ -1,0 +1,119 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What no filter sees, as the documentation says.  Nor does it harm a filter.
+
+. "$(dirname "$0")"/test_common.sh
+
+plan 26
+load_test_filter
+load dm_mod
+
+# unseen <device> <command>...: it does its work, and no filter sees any of it.
+unseen() {
+	local seen
+	seen=$(filter_stat "$1" seen)
+
+	"${@:2}" || return
+	eq "$(filter_stat "$1" seen)" "$seen"
+}
+
+# Passthrough requests.  Read-only, or udev would have a look at the disk when it is
+# closed.
+new_scsi_debug
+head -c 512 /dev/zero | tr '\0' 'S' > "$TMP/S"
+udev_off
+attach $DEV blkfilter_test || bail "cannot attach"
+check "C28: passthrough: INQUIRY is not seen" \
+	unseen $DEV sg_raw -R -r 96 /dev/$DEV 12 00 00 00 60 00
+check "C28: passthrough: READ CAPACITY is not seen" unseen $DEV sg_readcap /dev/$DEV
+check "C28: passthrough: WRITE(10) is not seen" \
+	unseen $DEV sg_raw -R -s 512 -i "$TMP/S" /dev/$DEV 2a 00 00 00 00 08 00 00 01 00
+check "C28: passthrough: READ(10) is not seen" \
+	unseen $DEV sg_raw -R -r 512 -o "$TMP/back" /dev/$DEV 28 00 00 00 00 08 00 00 01 00
+check "C28: passthrough: they did their work" cmp "$TMP/S" "$TMP/back"
+echo refuse > $TEST_DIR/mode
+check "C28: passthrough: a filter that refuses all does not hinder it" \
+	unseen $DEV sg_raw -R -r 512 -o "$TMP/back" /dev/$DEV 28 00 00 00 00 08 00 00 01 00
+check "C28: passthrough: but a bio" fails_with "Input/output error" dread $DEV 512
+echo pass > $TEST_DIR/mode
+seen=$(filter_stat $DEV seen)
+check "C28: passthrough: what it wrote can be read" cmp "$TMP/S" \
+	<(dd if=/dev/$DEV bs=512 skip=8 count=1 iflag=direct status=none)
+check "C28: passthrough: and a bio is seen" eq "$(filter_stat $DEV seen)" $((seen + 1))
+detach $DEV
+udev_on
+
+# Below the hook already.  Each I/O of this disk takes a second.
+udev_off
+new_nullb irqmode=2 completion_nsec=1000000000
+slow=$DEV
+in_flight() {
+	awk -v n="$1" '{ exit $1 + $2 != n }' /sys/block/$slow/inflight
+}
+wait_for in_flight 0
+dread $slow & reader=$!
+check "C28: below: a read is in flight" wait_for in_flight 1
+attach $slow blkfilter_test || bail "cannot attach"
+check "C28: below: attach did not wait for it" kill -0 $reader
+check "C28: below: it completes" wait $reader
+check "C28: below: and was not seen" eq "$(filter_stat $slow seen)" 0
+dread $slow & reader=$!
+wait_for in_flight 1
+check "C28: below: the next one is seen" eq "$(filter_stat $slow seen)" 1
+check "C13: below: detach does not wait for what was passed" \
+	eval "detach $slow && kill -0 $reader"
+check "C28: below: that completes too" wait $reader
+echo 0 > $NULLB/$slow/power
+udev_on
+
+# What fails the checks: sectors that the disk does not have any more.
+new_loop
+dmsetup create blkfilter_unseen --table "0 131072 linear /dev/$DEV 0" || bail "dmsetup"
+DEVS+=("dmsetup remove --retry blkfilter_unseen")
+udevadm settle
+truncate -s 32M "$TMP/loop.img"
+losetup -c /dev/$DEV
+attach $DEV blkfilter_test || bail "cannot attach"
+quiet $DEV
+beyond() {
+	fails_with "Input/output error" dd if=/dev/mapper/blkfilter_unseen of=/dev/null \
+		bs=4096 skip=$(($1 * 256)) count=1 iflag=direct status=none
+}
+check "C28: checks: a read beyond the end is not seen" unseen $DEV beyond 40
+seen=$(filter_stat $DEV seen)
+dd if=/dev/mapper/blkfilter_unseen of=/dev/null bs=4096 count=1 iflag=direct status=none
+check "C28: checks: one before it is" eq "$(filter_stat $DEV seen)" $((seen + 1))
+detach $DEV
+
+# Flushes.
+new_nullb
+attach $DEV blkfilter_test || bail "cannot attach"
+quiet $DEV
+check "C28: flush: without a cache fsync is not seen" unseen $DEV sync /dev/$DEV
+detach $DEV
+new_nullb cache_size=4
+attach $DEV blkfilter_test || bail "cannot attach"
+quiet $DEV
+seen=$(filter_stat $DEV seen)
+check "C22: flush: with one fsync succeeds" sync /dev/$DEV
+check "C22: flush: and is seen" eq "$(filter_stat $DEV seen)" $((seen + 1))
+echo "write through" > /sys/block/$DEV/queue/write_cache
+check "C28: flush: not if the cache is said to be write through" unseen $DEV sync /dev/$DEV
+echo "write back" > /sys/block/$DEV/queue/write_cache
+echo end > $TEST_DIR/mode
+check "C22: flush: a filter can make it fail" fails_with "Input/output error" sync /dev/$DEV
+echo pass > $TEST_DIR/mode
+detach $DEV
+
+# Through the node of the whole disk.
+new_nullb
+partition $DEV
+attach $PART blkfilter_test && quiet $DEV || bail "cannot attach"
+check "C28: whole disk: the partition's filter does not see it" \
+	unseen $PART dwrite $DEV 4096 1 256
+check "C28: whole disk: it is the partition's sector" cmp -n 4096 \
+	<(dd if=/dev/$DEV bs=4096 skip=256 count=1 iflag=direct status=none) \
+	<(dd if=/dev/$PART bs=4096 count=1 iflag=direct status=none)
+check "C11: all were released" eval "detach $PART && eq \$(get attached) \$(get released)"
+ktap_finished
