@@ -10,6 +10,7 @@
 
 plan 73
 load_test_filter
+keep_key
 
 new_nullb
 both null_blk

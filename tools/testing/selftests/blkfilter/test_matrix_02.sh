@@ -10,6 +10,7 @@
 
 plan 60
 load_test_filter
+keep_key
 for module in raid0 raid1 dm_mod; do load $module; done
 
 new_nullb
