@@ -60,7 +60,9 @@ fio --name=load --filename=/dev/$DEV --rw=randrw --bs=4k --direct=1 --ioengine=i
 	--iodepth=16 --numjobs=4 --time_based --runtime=3600 --group_reporting \
 	--output="$TMP/fio" & fio=$!
 rounds=0
-wanted=${BLKFILTER_ROUNDS:-30}
+# A round takes some seconds on the debug kernel.
+[ -e /sys/kernel/debug/kmemleak ] && wanted=8 || wanted=30
+wanted=${BLKFILTER_ROUNDS:-$wanted}
 for ((i = 0; i < wanted; i++)); do
 	load_rust_filter
 	attach $DEV "blkfilter_rust mode=defer" || break
