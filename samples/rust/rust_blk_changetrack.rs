@@ -224,7 +224,7 @@ impl BinaryWriter for Tracker {
         let everything = header[40] != 0;
         let bitmap = &self.bitmaps[(self.active.load(Acquire) & 1 ^ 1) as usize];
         let mut done = 0;
-        while writer.len() > 0 {
+        while !writer.is_empty() {
             let mut at = usize::try_from(*offset).map_err(|_| EINVAL)?;
             let copied = if at < header.len() {
                 let copied = writer.write_slice_partial(&header, at)?;

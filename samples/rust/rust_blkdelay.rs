@@ -91,7 +91,7 @@ impl BlkFilter for BlkDelay {
     const OPTIONS: bool = true;
     type RegistrationData = ();
 
-    fn attach(info: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+    fn attach(info: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
         let parsed = parse(info);
         pin_init::pin_init_scope(move || {
             let (op, delay) = parsed?;

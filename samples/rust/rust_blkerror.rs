@@ -119,7 +119,7 @@ impl BlkFilter for BlkError {
     const OPTIONS: bool = true;
     type RegistrationData = ();
 
-    fn attach(info: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+    fn attach(info: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
         Self::new(info)
     }
 

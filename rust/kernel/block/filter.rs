@@ -39,7 +39,7 @@
 //!     const NAME: &'static CStr = c"write_protect";
 //!     type RegistrationData = ();
 //!
-//!     fn attach(_: filter::AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+//!     fn attach(_: filter::AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
 //!         Ok(WriteProtect)
 //!     }
 //!
@@ -85,7 +85,7 @@
 //!     const NAME: &'static CStr = c"slow_writes";
 //!     type RegistrationData = ();
 //!
-//!     fn attach(_: filter::AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+//!     fn attach(_: filter::AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
 //!         Ok(SlowWrites)
 //!     }
 //!
@@ -334,8 +334,8 @@ impl FilteredBio {
     #[inline]
     fn has_data(&self) -> bool {
         // SAFETY: By the type invariants both pointers are valid.
-        self.op().has_data()
-            && unsafe { bindings::bdev_filter_has_data(self.filter.as_ptr(), self.as_raw()) }
+        let may = unsafe { bindings::bdev_filter_has_data(self.filter.as_ptr(), self.as_raw()) };
+        may && self.op().has_data()
     }
 
     /// Returns the data that is being written, if there is some.
@@ -763,7 +763,6 @@ impl<T: BlkFilter> OperationsVTable<T> {
             None
         },
         release: Some(Self::release_callback),
-        ..pin_init::zeroed()
     };
 
     const FLAGS: u32 = {

@@ -61,7 +61,7 @@ use core::{
 ///     const NAME: &'static CStr = c"read_errors";
 ///     type RegistrationData = ();
 ///
-///     fn attach(_: filter::AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+///     fn attach(_: filter::AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
 ///         Ok(ReadErrors)
 ///     }
 ///

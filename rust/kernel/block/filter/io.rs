@@ -48,7 +48,7 @@ static_assert!(
 ///
 /// # Invariants
 ///
-/// Initialized, with vectors and with [`FRONT_PAD`] bytes before each bio.
+/// Initialized, with vectors and with `FRONT_PAD` bytes before each bio.
 #[pin_data(PinnedDrop)]
 pub struct BioSet {
     #[pin]
@@ -191,6 +191,9 @@ impl<T: BlkFilter> Context<'_, T> {
     /// [`ENODEV`] if the device is being removed, [`EINVAL`] if the bio goes beyond its end, else
     /// the error that it ended with.
     pub fn submit_and_wait(&self, bio: NewBio<'_>) -> Result {
+        /// # Safety
+        ///
+        /// To be called by C for the bio that was submitted below.
         unsafe extern "C" fn end_io(bio: *mut bindings::bio) {
             // SAFETY: `submit_and_wait` put it there, and waits for this.
             unsafe { (*(*bio).bi_private.cast::<Completion>()).complete_all() };

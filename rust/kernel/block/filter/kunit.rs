@@ -574,7 +574,7 @@ mod tests {
         const NAME: &'static CStr = c"two words";
         type RegistrationData = ();
 
-        fn attach(_: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+        fn attach(_: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
             Ok(BadName)
         }
 

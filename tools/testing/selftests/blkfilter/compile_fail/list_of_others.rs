@@ -7,7 +7,7 @@ impl BlkFilter for Mine {
     const NAME: &'static CStr = c"mine";
     type RegistrationData = ();
 
-    fn attach(_: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+    fn attach(_: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
         Err::<Self, _>(ENXIO)
     }
 

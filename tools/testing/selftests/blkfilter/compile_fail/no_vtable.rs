@@ -9,7 +9,7 @@ impl BlkFilter for Mine { //~ good
     type OwnerModule = crate::LocalModule; //~ bad
     type RegistrationData = ();
 
-    fn attach(_: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+    fn attach(_: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
         Err::<Self, _>(ENXIO)
     }
 

@@ -40,7 +40,7 @@ impl BlkFilter for Good {
     const NAME: &'static CStr = c"good";
     type RegistrationData = ();
 
-    fn attach(_: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+    fn attach(_: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
         Err::<Self, _>(ENXIO)
     }
 

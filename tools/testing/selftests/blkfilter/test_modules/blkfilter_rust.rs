@@ -87,7 +87,7 @@ impl BlkFilter for TestFilter {
     const OPTIONS: bool = true;
     type RegistrationData = ();
 
-    fn attach(info: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+    fn attach(info: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
         let mut mode = Err(EINVAL);
         let parsed = info.parse_options(|key, value| {
             mode = match (key, value) {

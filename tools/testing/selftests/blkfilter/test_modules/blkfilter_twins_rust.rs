@@ -55,7 +55,7 @@ static STATS: Stats = Stats {
     completed: Atomic::new(0),
 };
 
-fn show(_: &(), f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn show((): &(), f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (i, name) in ["read", "write", "other"].iter().enumerate() {
         let (bios, bytes) = (STATS.bios[i].load(Relaxed), STATS.bytes[i].load(Relaxed));
         writeln!(f, "{name} {bios} {bytes}")?;
@@ -70,7 +70,7 @@ impl BlkFilter for Pass {
     const NAME: &'static CStr = c"rust_pass";
     type RegistrationData = ();
 
-    fn attach(_: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+    fn attach(_: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
         Ok(Pass)
     }
 
@@ -86,7 +86,7 @@ impl BlkFilter for Count {
     const NAME: &'static CStr = c"rust_count";
     type RegistrationData = ();
 
-    fn attach(_: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+    fn attach(_: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
         Ok(Count)
     }
 
@@ -109,7 +109,7 @@ impl BlkFilter for Defer {
     const NAME: &'static CStr = c"rust_defer";
     type RegistrationData = ();
 
-    fn attach(_: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+    fn attach(_: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
         Ok(Defer)
     }
 
@@ -129,7 +129,7 @@ impl BlkFilter for Hook {
     const NAME: &'static CStr = c"rust_hook";
     type RegistrationData = ();
 
-    fn attach(_: AttachInfo<'_>, _: &()) -> impl PinInit<Self, Error> {
+    fn attach(_: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
         Ok(Hook)
     }
 
