@@ -18,11 +18,11 @@
  * flt->refs counts what keeps a filter working: the slot, each bio it took, each
  * it armed, its own I/O in flight, and the short-lived users of
  * bdev_filter_get().  Taking is a plain increment: it happens inside
- * ->submit_bio, where the slot's reference is there.  The last put queues release_work, never releases in place, as it
- * may come from a completion in interrupt context.  The release ends the
- * filter's own workqueue, so that no ->process runs, and drops the module
- * reference that attach took: it is the core that does it, so no module text
- * runs after it.
+ * ->submit_bio, where the slot's reference is there.  The last put queues
+ * release_work, never releases in place, as it may come from a completion in
+ * interrupt context.  The release ends the filter's own workqueue, so that no
+ * ->process runs, and drops the module reference that attach took: it is the core
+ * that does it, so no module text runs after it.
  *
  * flt->handles counts what keeps only the memory: one for the filter itself
  * until it is released, and one for each who may still detach it or waits for
