@@ -66,6 +66,8 @@ check() {
 # in the first lines of its report.  Its status is in EXPECT_STATUS.
 expect() {
 	echo "blkfilter-expect: begin $1" > /dev/kmsg
+	# Until it is printed: a warning tears the line that is being printed.
+	sleep 0.1
 	"${@:2}"
 	EXPECT_STATUS=$?
 	sleep 0.1
