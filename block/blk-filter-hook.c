@@ -71,9 +71,9 @@ static struct bdev_filter_hook *bdev_filter_alloc_hook(struct bdev_filter *flt)
 }
 
 /*
- * Keep it for the next bio on this CPU: the allocator costs as much as all the
- * rest.  But not if the mempool has given out some of its reserve, as someone may
- * wait for that.
+ * Keep it for the next bio on this CPU, which is cheaper than allocating one.  But
+ * not if the mempool has given out some of its reserve, as someone may wait for
+ * that.
  */
 static void bdev_filter_free_hook(struct bdev_filter *flt,
 				  struct bdev_filter_hook *hook)

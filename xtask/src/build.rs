@@ -18,10 +18,6 @@ pub enum Flavour {
     Plain,
     /// KASAN, lockdep, PROVE_RCU and friends.
     Debug,
-    /// KCSAN.
-    Kcsan,
-    /// Plain, without CONFIG_BLK_FILTER.
-    Without,
 }
 
 impl Flavour {
@@ -29,8 +25,6 @@ impl Flavour {
         match self {
             Flavour::Plain => "plain",
             Flavour::Debug => "debug",
-            Flavour::Kcsan => "kcsan",
-            Flavour::Without => "without",
         }
     }
 
@@ -38,8 +32,6 @@ impl Flavour {
         match self {
             Flavour::Plain => &["plain"],
             Flavour::Debug => &["plain", "debug"],
-            Flavour::Kcsan => &["plain", "kcsan"],
-            Flavour::Without => &["plain", "without"],
         }
     }
 }
@@ -183,7 +175,7 @@ pub fn objects(env: &Env) -> Result<Vec<(String, String, String)>> {
         ui::output(git.arg(&base).arg("base"))?;
     }
     let mut fragment = String::new();
-    for name in ["plain", "without", "objects"] {
+    for name in ["plain", "objects"] {
         fragment += &fs::read_to_string(env.repo.join(format!("xtask/kernel/{name}.config")))?;
     }
     let mut both = Vec::new();

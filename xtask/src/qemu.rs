@@ -211,12 +211,6 @@ fn command(env: &Env, guest: &Guest, dir: &Path, root: &Path) -> Result<Command>
         arg("-seed", "1".into());
         arg("-rtc", "base=2026-01-01,clock=vm".into());
     }
-    // For a look inside: a monitor, a trace, gdb.
-    let more = std::env::var("BLKFILTER_QEMU_ARGS").unwrap_or_default();
-    let more: Vec<&str> = more.split_whitespace().collect();
-    for pair in more.chunks(2) {
-        arg(pair[0], pair.get(1).unwrap_or(&"").to_string());
-    }
     let cpus = if guest.icount { 1 } else { guest.cpus };
     let threads = if cpus > 1 && accel == "tcg" {
         ",thread=multi"

@@ -143,6 +143,14 @@ pub fn check(env: &Env) -> Result<Vec<Case>> {
             command.args(CHECKPATCH).arg(dir.join(name));
             cases.push(case(format!("checkpatch {name}"), command)?);
         }
+        // A seeded bug that is not one of this source any more would prove nothing.
+        for entry in fs::read_dir(env.repo.join("xtask/mutants"))? {
+            let dir = entry?.path();
+            let name = dir.file_name().unwrap_or_default().to_string_lossy();
+            let mut command = env.git();
+            command.args(["apply", "--check"]).arg(dir.join("diff"));
+            cases.push(case(format!("seeded bug {name} applies"), command)?);
+        }
         for (name, most) in LINES {
             let text = fs::read_to_string(env.repo.join(name))?;
             let code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");

@@ -566,6 +566,22 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn a_device_is_frozen_until_the_guard_goes() -> Result {
+        let disk = new_disk()?;
+        // SAFETY: The device is open.
+        let count =
+            || unsafe { bindings::atomic_read(&raw const (*disk.file.as_raw()).bd_fsfreeze_count) };
+        let before = count();
+        let first = disk.file.freeze()?;
+        let second = disk.file.freeze()?;
+        let frozen = count();
+        drop(first);
+        drop(second);
+        assert_eq!((before, frozen, count()), (0, 2, 0));
+        Ok(())
+    }
+
     /// A filter whose name user space could not write.
     struct BadName;
 

@@ -16,6 +16,9 @@ NULLB=/sys/kernel/config/nullb
 TMP=$(mktemp -d)
 DEVS=()
 UDEV_OFF=
+# A debug kernel is several times slower; empty if it is not.
+SLOW=
+[ -e /sys/kernel/debug/kmemleak ] && SLOW=3
 
 # Removes what the test made, newest first, whatever state that is in.
 cleanup() {

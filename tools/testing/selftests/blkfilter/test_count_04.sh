@@ -31,7 +31,7 @@ DEVS+=("rmmod blkfilter_bench")
 bench=/sys/kernel/debug/blkfilter_bench
 
 total=1000000
-[ -e /sys/kernel/debug/kmemleak ] && total=50000
+[ -z "$SLOW" ] || total=50000
 by_fio=$((total / 20))
 
 # count <device>: the filter and the tracepoints, from now on.

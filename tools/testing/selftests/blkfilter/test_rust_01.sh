@@ -27,7 +27,7 @@ detach $DEV
 check "C10: afterwards writes are fine" dwrite $DEV
 
 # Sleeping in the callback.
-if [ -e /sys/kernel/debug/kmemleak ]; then
+if [ -n "$SLOW" ]; then
 	attached_and_read() {
 		attach $DEV "blkfilter_rust mode=sleep"
 		udevadm settle
@@ -61,7 +61,7 @@ fio --name=load --filename=/dev/$DEV --rw=randrw --bs=4k --direct=1 --ioengine=i
 	--output="$TMP/fio" & fio=$!
 rounds=0
 # A round takes some seconds on the debug kernel.
-[ -e /sys/kernel/debug/kmemleak ] && wanted=8 || wanted=30
+[ -n "$SLOW" ] && wanted=8 || wanted=30
 wanted=${BLKFILTER_ROUNDS:-$wanted}
 for ((i = 0; i < wanted; i++)); do
 	load_rust_filter

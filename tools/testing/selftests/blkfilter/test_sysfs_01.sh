@@ -153,13 +153,13 @@ print(n, gone)
 END
 readers=()
 for i in {1..3}; do
-	python3 "$TMP/read.py" "$attr" "$TMP/stop" > "$TMP/reader$i" 2>&1 & readers+=($!)
+	nice -n 19 python3 "$TMP/read.py" "$attr" "$TMP/stop" > "$TMP/reader$i" 2>&1 & readers+=($!)
 done
-for i in {1..12}; do
+for i in {1..6}; do
 	for filter in rust_blkfilter blkfilter_test; do
 		detach $DEV && attach $DEV $filter || break 2
 	done
-	[ $((i % 3)) = 0 ] || continue
+	[ $((i % 2)) = 0 ] || continue
 	echo 0 > $NULLB/$DEV/power
 	echo 1 > $NULLB/$DEV/power
 	wait_for [ -e "$attr" ]

@@ -84,12 +84,12 @@ switch $DEV
 check "C20: also after a switch" eq "$(field $DEV everything)" 1
 detach $DEV
 
-# No bit is lost to switches: who writes block n, then marks it done.
+# No bit is lost to switches: each block is written once, and is in some generation.
 new_nullb size=64
 attach $DEV "changetrack granularity=4096"
 quiet $DEV
 switch $DEV
-fio --name=load --filename=/dev/$DEV --rw=randwrite --norandommap=0 --bs=4k --direct=1 \
+fio --name=load --filename=/dev/$DEV --rw=randwrite --bs=4k --direct=1 \
 	--ioengine=io_uring --iodepth=8 --numjobs=4 --size=16M --offset_increment=16M \
 	--output="$TMP/fio" > /dev/null & fio=$!
 : > "$TMP/all"

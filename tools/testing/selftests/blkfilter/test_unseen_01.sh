@@ -44,9 +44,9 @@ check "C28: passthrough: and a bio is seen" eq "$(filter_stat $DEV seen)" $((see
 detach $DEV
 udev_on
 
-# Below the hook already.  Each I/O of this disk takes a second.
+# Below the hook already.  Each I/O of this disk takes a second or more.
 udev_off
-new_nullb irqmode=2 completion_nsec=1000000000
+new_nullb irqmode=2 completion_nsec=${SLOW:-1}000000000
 slow=$DEV
 in_flight() {
 	awk -v n="$1" '{ exit $1 + $2 != n }' /sys/block/$slow/inflight

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What each of the other files starts with: a module with a filter that is fine.
+//! What each of the other files starts with: a module with two filters that are fine.
 #![allow(dead_code, missing_docs, unreachable_code, unused_imports, unused_variables)]
 #![deny(unused_must_use)]
 use core::cell::Cell;
@@ -50,6 +50,22 @@ impl BlkFilter for Good {
 
     fn process<'a>(_this: Pin<&'a Self>, _cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
         bio.resubmit();
+    }
+}
+
+struct Other;
+
+#[vtable]
+impl BlkFilter for Other {
+    const NAME: &'static CStr = c"other";
+    type RegistrationData = ();
+
+    fn attach(_: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
+        Err::<Self, _>(ENXIO)
+    }
+
+    fn submit_bio<'cb>(_this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
+        bio.pass()
     }
 }
 
