@@ -33,7 +33,7 @@ exec 7<&-
 # Nothing can be attached to what goes, or is gone, while someone has it open.
 load_test_filter
 echo pass > $TEST_DIR/mode
-rmmod scsi_debug
+wait_for rmmod scsi_debug
 new_scsi_debug
 echo /dev/$DEV > $TEST_DIR/kopen
 echo 1 > /sys/block/$DEV/device/delete
