@@ -39,11 +39,13 @@ static inline bool blk_filter_bio(struct bio *bio)
 		__blk_filter_bio(bio->bi_bdev, bio);
 }
 
-/* The owner of a completed bio may submit it again: that is a new I/O. */
+/*
+ * The owner of a completed bio may submit it again: that is a new I/O.  Not under
+ * the key: the last filter may have gone while the bio was on its way.
+ */
 static inline void blk_filter_done_bio(struct bio *bio)
 {
-	if (static_branch_unlikely(&blk_filter_key))
-		bio_clear_flag(bio, BIO_FILTERED);
+	bio_clear_flag(bio, BIO_FILTERED);
 }
 
 /* @bio goes to the device where the filters have seen @bio_src. */

@@ -283,14 +283,16 @@ static inline sector_t bdev_filter_sector(const struct bdev_filter *flt,
 static inline bool bdev_filter_protected(const struct bdev_filter *flt,
 					 struct bio *bio)
 {
-	unsigned int flags = flt->ops->flags;
+	unsigned int needed = 0;
 
-	return (bio_has_crypt_ctx(bio) && !(flags & BDEV_FILTER_CRYPTO)) ||
-	       ((bio->bi_opf & REQ_INTEGRITY) &&
-		!(flags & BDEV_FILTER_INTEGRITY)) ||
-	       ((op_is_zone_mgmt(bio_op(bio)) ||
-		 bio_op(bio) == REQ_OP_ZONE_APPEND) &&
-		!(flags & BDEV_FILTER_ZONED));
+	if (unlikely(bio_has_crypt_ctx(bio)))
+		needed |= BDEV_FILTER_CRYPTO;
+	if (unlikely(bio->bi_opf & REQ_INTEGRITY))
+		needed |= BDEV_FILTER_INTEGRITY;
+	if (unlikely(op_is_zone_mgmt(bio_op(bio)) ||
+		     bio_op(bio) == REQ_OP_ZONE_APPEND))
+		needed |= BDEV_FILTER_ZONED;
+	return unlikely(needed) && (needed & ~flt->ops->flags);
 }
 
 /**

@@ -25,7 +25,6 @@ use kernel::{
         BlkFilter,
         FilteredBio,
         IncomingBio,
-        Registration,
         Verdict, //
     },
     debugfs::{
@@ -35,6 +34,7 @@ use kernel::{
     },
     fmt,
     fs::file,
+    module_blk_filter,
     new_mutex,
     prelude::*,
     sync::{
@@ -53,27 +53,14 @@ use kernel::{
     }, //
 };
 
-module! {
-    type: ChangeTrackModule,
+module_blk_filter! {
+    type: ChangeTrack,
+    data: Dir::new(c"changetrack"),
     name: "rust_blk_changetrack",
     authors: ["blkfilter developers"],
     description: "Block device filter: changed-block tracking",
     license: "GPL",
     alias: ["blkfilter-changetrack"],
-}
-
-#[pin_data]
-struct ChangeTrackModule {
-    #[pin]
-    _registration: Registration<ChangeTrack>,
-}
-
-impl kernel::InPlaceModule for ChangeTrackModule {
-    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            _registration <- Registration::new(Ok(Dir::new(c"changetrack"))),
-        })
-    }
 }
 
 /// One bit a block.
@@ -156,22 +143,28 @@ impl Tracker {
         let start = bio.sector() << 9;
         let (first, last) = (start >> self.shift, (start + size - 1) >> self.shift);
         let bitmap = &self.bitmaps[(self.active.load(Relaxed) & 1) as usize];
+        // Mostly it is one block.
+        if first == last {
+            return self.set(bitmap, first / 64, 1 << (first % 64));
+        }
         for word in first / 64..=last / 64 {
             let from = first.max(word * 64) % 64;
             let to = last.min(word * 64 + 63) % 64;
-            let mask = (u64::MAX << from) & (u64::MAX >> (63 - to));
-            match bitmap.get(word as usize) {
-                // Most are marked already: do not write to what other CPUs read.
-                Some(bits) => {
-                    let mut old = bits.load(Relaxed);
-                    while old & mask != mask {
-                        match bits.cmpxchg(old, old | mask, Relaxed) {
-                            Ok(_) => break,
-                            Err(now) => old = now,
-                        }
-                    }
-                }
-                None => self.void.store(1, Relaxed),
+            self.set(bitmap, word, (u64::MAX << from) & (u64::MAX >> (63 - to)));
+        }
+    }
+
+    #[inline]
+    fn set(&self, bitmap: &Bitmap, word: u64, mask: u64) {
+        let Some(bits) = bitmap.get(word as usize) else {
+            return self.void.store(1, Relaxed);
+        };
+        // Most are marked already: do not write to what other CPUs read.
+        let mut old = bits.load(Relaxed);
+        while old & mask != mask {
+            match bits.cmpxchg(old, old | mask, Relaxed) {
+                Ok(_) => break,
+                Err(now) => old = now,
             }
         }
     }
@@ -309,6 +302,7 @@ impl BlkFilter for ChangeTrack {
         })
     }
 
+    #[inline]
     fn submit_bio<'cb>(this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
         if bio.op().changes_data() {
             this.get_ref().tracker.mark(&bio);

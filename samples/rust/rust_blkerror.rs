@@ -86,7 +86,8 @@ impl BlkError {
                 ("last", _) => new.last = number(value)?,
                 ("percent", _) => new.percent = number(value)?,
                 ("errno", _) => {
-                    new.status = Error::from_errno(-i32::from(number::<u8>(value)?)).into();
+                    let errno = number::<core::num::NonZeroU8>(value)?;
+                    new.status = Error::from_errno(-i32::from(errno.get())).into();
                 }
                 _ => return Err(EINVAL),
             }
@@ -94,7 +95,7 @@ impl BlkError {
         })?;
         // There is something else to be read only if it is a read.
         let corrupts_what = new.corrupt && new.op != Some(Op::READ);
-        if new.percent > 100 || corrupts_what || new.status == BlkStatus::OK {
+        if new.percent > 100 || corrupts_what {
             return Err(EINVAL);
         }
         Ok(new)

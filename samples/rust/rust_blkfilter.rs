@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A block device filter that counts bios, and fails writes on request.
-//!
-//! To see the I/O of a disk that is in use:
+//! A block device filter that counts what goes to a disk in use.
 //!
 //! ```sh
 //! modprobe rust_blkfilter
@@ -10,14 +8,7 @@
 //! cat /sys/kernel/debug/rust_blkfilter/vda/stats
 //! ```
 //!
-//! To make all that would change its data fail with "No space left on device" (28), and stop that:
-//!
-//! ```sh
-//! echo 28 > /sys/kernel/debug/rust_blkfilter/vda/fail_writes
-//! echo 0 > /sys/kernel/debug/rust_blkfilter/vda/fail_writes
-//! ```
-//!
-//! To leave the disk alone again:
+//! The lines are: operation, bios, bytes. To leave the disk alone again:
 //!
 //! ```sh
 //! echo none > /sys/block/vda/filter
@@ -29,127 +20,47 @@ use kernel::{
         filter::{
             AttachInfo,
             BlkFilter,
-            FilteredBio,
             IncomingBio,
-            Registration,
             Verdict, //
         }, //
     },
     debugfs::{
         Dir,
-        File, //
+        Scope, //
     },
-    error::Error,
-    fmt,
+    module_blk_filter,
     prelude::*,
     sync::atomic::{
         Atomic,
         Relaxed, //
-    },
-    uaccess::UserSliceReader, //
+    }, //
 };
 
-module! {
-    type: RustBlkFilterModule,
+module_blk_filter! {
+    type: RustBlkFilter,
+    data: Dir::new(c"rust_blkfilter"),
     name: "rust_blkfilter",
     authors: ["blkfilter developers"],
-    description: "Block device filter sample: count bios, fail writes",
+    description: "Block device filter sample: count bios",
     license: "GPL",
     alias: ["blkfilter-rust_blkfilter"],
 }
 
-#[pin_data]
-struct RustBlkFilterModule {
-    #[pin]
-    _registration: Registration<RustBlkFilter>,
-}
+/// Bios and bytes, by the number of their operation.
+type Counts = [[Atomic<u64>; 2]; Op::LIMIT];
 
-impl kernel::InPlaceModule for RustBlkFilterModule {
-    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            _registration <- Registration::new(Ok(Dir::new(c"rust_blkfilter"))),
-        })
-    }
-}
-
-/// The bios of one operation.
-struct Counter {
-    bios: Atomic<u64>,
-    bytes: Atomic<u64>,
-}
-
-/// What is counted apart, and under which name it is shown.
-const KINDS: [&str; 7] = [
-    "read",
-    "write",
-    "discard",
-    "secure_erase",
-    "write_zeroes",
-    "flush",
-    "other",
-];
-
-/// A counter for each of [`KINDS`].
-struct Stats([Counter; KINDS.len()]);
-
-impl Stats {
-    fn new() -> Self {
-        Self(core::array::from_fn(|_| Counter {
-            bios: Atomic::new(0),
-            bytes: Atomic::new(0),
-        }))
-    }
-
-    fn count(&self, bio: &FilteredBio) {
-        let kind = match bio.op() {
-            Op::READ => 0,
-            Op::WRITE if bio.is_flush() => 5,
-            Op::WRITE => 1,
-            Op::DISCARD => 2,
-            Op::SECURE_ERASE => 3,
-            Op::WRITE_ZEROES => 4,
-            _ => 6,
-        };
-        self.0[kind].bios.add(1, Relaxed);
-        self.0[kind].bytes.add(u64::from(bio.size()), Relaxed);
-    }
-
-    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, counter) in KINDS.iter().zip(&self.0) {
-            let (bios, bytes) = (counter.bios.load(Relaxed), counter.bytes.load(Relaxed));
-            writeln!(f, "{name} {bios} {bytes}")?;
-        }
-        Ok(())
-    }
+fn show(counts: &Counts, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
+    Op::NAMED.iter().try_for_each(|op| {
+        let [bios, bytes] = counts[op.as_index()].each_ref().map(|n| n.load(Relaxed));
+        f.write_fmt(fmt!("{op} {bios} {bytes}\n"))
+    })
 }
 
 /// The filter on one device.
 #[pin_data]
 struct RustBlkFilter {
     #[pin]
-    stats: File<Stats>,
-    /// The error that writes end with, as a positive number; 0 for none.
-    #[pin]
-    fail_writes: File<Atomic<i32>>,
-    _dir: Dir,
-}
-
-fn show_errno(errno: &Atomic<i32>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(f, "{}", errno.load(Relaxed))
-}
-
-fn store_errno(errno: &Atomic<i32>, from: &mut UserSliceReader) -> Result {
-    let mut text = [0; 8];
-    let text = text.get_mut(..from.len()).ok_or(EINVAL)?;
-    from.read_slice(text)?;
-    let text = core::str::from_utf8(text).map_err(|_| EINVAL)?;
-    let number = text.trim().parse::<u16>().map_err(|_| EINVAL)?;
-    if number > 133 {
-        // There is no such error.
-        return Err(EINVAL);
-    }
-    errno.store(number.into(), Relaxed);
-    Ok(())
+    counts: Scope<Counts>,
 }
 
 #[vtable]
@@ -158,27 +69,17 @@ impl BlkFilter for RustBlkFilter {
     type RegistrationData = Dir;
 
     fn attach(info: AttachInfo<'_>, debugfs: &Dir) -> impl PinInit<Self, Error> {
-        let dir = debugfs.subdir(info.device_name());
-
+        let none = core::array::from_fn(|_| [Atomic::new(0), Atomic::new(0)]);
         try_pin_init!(Self {
-            stats <- dir.read_callback_file(c"stats", Stats::new(), &Stats::show),
-            fail_writes <- dir.read_write_callback_file(
-                c"fail_writes",
-                Atomic::new(0),
-                &show_errno,
-                &store_errno,
-            ),
-            _dir: dir,
+            counts <- debugfs.scope(none, info.device_name(), |counts, dir|
+                dir.read_callback_file(c"stats", counts, &show)),
         })
     }
 
     fn submit_bio<'cb>(this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
-        this.stats.count(&bio);
-
-        let errno = this.fail_writes.load(Relaxed);
-        if errno != 0 && bio.op().changes_data() && !bio.is_flush() {
-            return bio.end(Error::from_errno(-errno).into());
-        }
+        let [bios, bytes] = &this.get_ref().counts[bio.op().as_index()];
+        bios.add(1, Relaxed);
+        bytes.add(bio.size().into(), Relaxed);
         bio.pass()
     }
 }

@@ -97,13 +97,13 @@ ok "not one sector differs"
 wait $fio || fail "fio: $(cat /tmp/fio.out)"
 ok "fio verified all of its data"
 
-say "It can say no. Writes end with the error of our choice, here \"no space left on device\":"
+say "Another filter can say no. Writes end with the error of our choice, here \"no space left on device\":"
 sync
 dd if=/dev/zero of=$mnt/precious bs=4k count=1 conv=fsync status=none
 fsfreeze -f $mnt && fsfreeze -u $mnt	# the journal is empty now
-echo 28 > $debug/fail_writes
+echo none > $filter && echo "blkerror op=write errno=28" > $filter || fail "cannot attach blkerror"
 answer=$(LC_ALL=C dd if=/dev/urandom of=$mnt/precious bs=4k count=1 oflag=direct conv=notrunc 2>&1)
-echo 0 > $debug/fail_writes
+echo none > $filter || fail "cannot detach"
 show "dd says: $(grep -m 1 error <<< "$answer" || head -n 1 <<< "$answer")"
 grep -qF "No space left on device" <<< "$answer" || fail "the program did not see the error"
 cmp -n 4096 $mnt/precious /dev/zero || fail "the write was not refused after all"
@@ -114,6 +114,7 @@ dd if=/dev/urandom of=$mnt/precious bs=4k count=1 oflag=direct conv=notrunc stat
 ok "and writes work again"
 
 say "Detach while fio is at it once more:"
+echo rust_blkfilter > $filter || fail "cannot attach"
 fio --name=busy --filename=$mnt/fio.data --size=32M --rw=randrw --bs=4k --direct=1 \
 	--ioengine=libaio --iodepth=4 --verify=crc32c --verify_fatal=1 --time_based \
 	--runtime=4 --output=/tmp/fio.out > /dev/null 2>&1 &
@@ -125,6 +126,29 @@ show "$filter says: $(cat $filter)"
 rmmod rust_blkfilter || fail "the module cannot be unloaded"
 wait $fio || fail "fio: $(cat /tmp/fio.out)"
 ok "detached under load, the module unloaded, and fio noticed nothing"
+
+say "Incremental backups of it, mounted as it is, with a filter that remembers which blocks" \
+	"change. The file system is frozen only to compare each copy with the disk:"
+copy() {	# what it is
+	fsfreeze -f $mnt
+	python3 /tmp/backup.py $disk /tmp/backup > /tmp/said || fail "backup"
+	cmp <(dd if=/dev/$disk bs=1M iflag=direct status=none) /tmp/backup ||
+		fail "the copy is not what the disk is"
+	fsfreeze -u $mnt
+	show "$1: $(cat /tmp/said) of 64 KiB: identical"
+}
+modprobe rust_blk_changetrack && echo changetrack > $filter || fail "cannot attach changetrack"
+udevadm settle
+copy "the first"
+dd if=/dev/urandom of=$mnt/precious bs=64k count=20 oflag=direct status=none
+cp -r /mnt/doc/block $mnt/block
+sync
+copy "after some files were written"
+[[ $(cat /tmp/said) =~ ^copied\ ([0-9]+)\ of\ ([0-9]+) ]] &&
+	[ ${BASH_REMATCH[1]} -ge 20 -a ${BASH_REMATCH[1]} -lt $((BASH_REMATCH[2] / 4)) ] ||
+	fail "that was no incremental backup"
+echo none > $filter && rmmod rust_blk_changetrack || fail "cannot detach"
+ok "an incremental backup copied what had changed, and is identical to the disk"
 
 umount $mnt || fail "cannot unmount"
 e2fsck -fn /dev/$disk > /tmp/e2fsck.out 2>&1 || fail "e2fsck: $(cat /tmp/e2fsck.out)"

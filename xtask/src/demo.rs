@@ -10,6 +10,7 @@ use anyhow::{bail, Context, Result};
 use std::{fs, path::PathBuf, time::Duration};
 
 const SCRIPT: &str = include_str!("../guest/demo.sh");
+const BACKUP: &str = include_str!("../../tools/testing/selftests/blkfilter/backup.py");
 
 /// The steps that the script must have been seen to do.
 fn steps() -> usize {
@@ -61,7 +62,8 @@ pub fn run(env: &Env) -> Result<()> {
         .arg("512M");
     ui::output(&mut mke2fs).context("cannot make the demo's disk")?;
 
-    let mut guest = qemu::Guest::new(&kernel, SCRIPT);
+    let backup = format!("cat > /tmp/backup.py <<'BACKUP'\n{BACKUP}BACKUP\n");
+    let mut guest = qemu::Guest::new(&kernel, backup + SCRIPT);
     guest.disks = vec![(disk.clone(), true), (documentation, false)];
     guest.timeout = Duration::from_secs(300);
     let mut seen = Vec::new();

@@ -120,7 +120,7 @@ pub fn kunit(json: &Path) -> Result<Vec<Case>> {
         let list = |name: &str| group[name].as_array().unwrap_or(&empty).clone();
         for test in list("test_cases") {
             let name = format!("{suite}.{}", test["name"].as_str().unwrap_or("?"));
-            if ["blk_filter", "block_filter", "block_bio"]
+            if ["blk_filter", "block_filter", "block_bio", "block_bdev"]
                 .iter()
                 .any(|ours| name.contains(ours))
             {

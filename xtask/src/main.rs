@@ -57,7 +57,7 @@ enum Job {
         #[arg(long, value_enum)]
         flavour: Option<Flavour>,
         /// Only the selftests, or mutants, with this in their name; or host, style, kunit-uml,
-        /// kunit-debug, compile-fail, lint or disassembly.
+        /// kunit-debug, compile-fail, power-cut, lint or disassembly.
         #[arg(long, value_name = "PATTERN")]
         only: Option<String>,
         /// Build kernels with seeded bugs instead; each has to be caught by its test.

@@ -141,6 +141,16 @@ fn scripts(env: &Env) -> Result<Vec<String>> {
     Ok(text.lines().filter_map(name).collect())
 }
 
+/// The scripts that a file names.
+fn listed(env: &Env, file: &str, all: &[String]) -> Result<Vec<String>> {
+    let text = fs::read_to_string(env.repo.join("xtask").join(file))?;
+    let some: Vec<String> = text.lines().map(str::to_string).collect();
+    if let Some(unknown) = some.iter().find(|name| !all.contains(name)) {
+        bail!("xtask/{file} names {unknown}, which is no selftest");
+    }
+    Ok(some)
+}
+
 /// Runs scripts of the selftests in one guest.
 fn selftests(env: &Env, flavour: Flavour, scripts: &[String], full: bool) -> Result<Vec<Case>> {
     let seconds = match flavour {
@@ -180,6 +190,10 @@ fn selftests_within(
     guest.cpus = 4;
     guest.kmemleak = flavour == Flavour::Debug;
     guest.timeout = Duration::from_secs(seconds);
+    if env.mutant.borrow().is_some() {
+        // An oops is how some bugs show themselves to the test.
+        guest.cmdline = "sysctl.kernel.panic_on_oops=0".into();
+    }
     let name = format!("selftests on the {} kernel", flavour.name());
     ui::step(&name, |_| {
         let since = Instant::now();
@@ -192,9 +206,20 @@ fn selftests_within(
                 qemu::print(line);
             }
             output += line;
-        })?;
+        });
         let mut cases = ktap::selftests(&output);
-        cases.extend(outcome.splats.iter().map(|splat| log_case(splat)));
+        match outcome {
+            Ok(outcome) => cases.extend(outcome.splats.iter().map(|splat| log_case(splat))),
+            // What it said until then counts.
+            Err(error) if !cases.is_empty() => {
+                eprintln!("{error:#}");
+                cases.push(Case {
+                    name: "the guest came to no good end".into(),
+                    outcome: Outcome::Fail,
+                });
+            }
+            Err(error) => return Err(error),
+        }
         Ok(cases)
     })
 }
@@ -214,6 +239,31 @@ fn compile_fail(env: &Env) -> Result<Vec<Case>> {
             eprint!("{text}{}", String::from_utf8_lossy(&out.stderr));
         }
         Ok(ktap::program(&text))
+    })
+}
+
+/// Incremental backups on a machine that loses its power in the middle of writing.
+fn power_cut(env: &Env) -> Result<Vec<Case>> {
+    let kernel = build::kernel(env, Flavour::Plain)?;
+    let install = build::selftests(env, Flavour::Plain, &kernel)?;
+    let disk = env.cache.join("guest/powercut.img");
+    ui::step("a power cut during backups", |_| {
+        fs::File::create(&disk)?.set_len(128 << 20)?;
+        let mut output = String::new();
+        for boot in 1..=2 {
+            let script = include_str!("../guest/powercut.sh");
+            let mut guest = qemu::Guest::new(&kernel, format!("BOOT={boot}\n{script}"));
+            guest.share = Some(install.clone());
+            guest.disks.push((disk.clone(), true));
+            guest.timeout = Duration::from_secs(180);
+            let outcome = qemu::run(env, &guest, |line| {
+                qemu::print(line);
+                output += line;
+            })?;
+            outcome.check()?;
+        }
+        fs::remove_file(&disk)?;
+        Ok(ktap::program(&output))
     })
 }
 
@@ -366,6 +416,7 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
         "compile-fail",
         "disassembly",
         "lint",
+        "power-cut",
     ];
     if suites.contains(&suite) {
         report.count = true;
@@ -375,6 +426,7 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
             "compile-fail" => compile_fail(env),
             "disassembly" => disassembly(env),
             "lint" => style::lint(env),
+            "power-cut" => power_cut(env),
             "kunit-uml" => build::uml_kunit(env).and_then(|json| ktap::kunit(&json)),
             _ => kunit_qemu(env),
         };
@@ -394,7 +446,10 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
             let kunit = build::uml_kunit(env).and_then(|json| ktap::kunit(&json));
             report.run("kunit-uml", kunit)?;
         }
-        if options.flavour != Some(Flavour::Debug) {
+        if options
+            .flavour
+            .is_none_or(|flavour| flavour == Flavour::Plain)
+        {
             report.run("compile-fail", compile_fail(env))?;
             report.run(
                 "selftests-plain",
@@ -404,6 +459,7 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
         if options.full {
             report.run("lint", style::lint(env))?;
             report.run("disassembly", disassembly(env))?;
+            report.run("power-cut", power_cut(env))?;
         }
         if options.full || options.flavour == Some(Flavour::Debug) {
             report.run("kunit-debug", kunit_qemu(env))?;
@@ -412,11 +468,7 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
                 selftests(env, Flavour::Debug, &all, options.full),
             )?;
         } else if options.flavour.is_none() {
-            let smoke = fs::read_to_string(env.repo.join("xtask/smoke"))?;
-            let smoke: Vec<String> = smoke.lines().map(str::to_string).collect();
-            if let Some(unknown) = smoke.iter().find(|name| !all.contains(name)) {
-                bail!("xtask/smoke names {unknown}, which is no selftest");
-            }
+            let smoke = listed(env, "smoke", &all)?;
             report.run(
                 "selftests-debug-smoke",
                 selftests(env, Flavour::Debug, &smoke, false),

@@ -23,7 +23,7 @@ const TOOLS: &str = "build-essential,clang,lld,llvm,rustc,rust-src,bindgen,rustf
 /// What a person, a test or the demo runs in the guest.
 const GUEST: &str = "bash,coreutils,util-linux,util-linux-extra,bsdextrautils,fdisk,kmod,udev,\
     procps,mount,e2fsprogs,xfsprogs,fio,dmsetup,mdadm,lvm2,cryptsetup-bin,parted,stress-ng,\
-    sg3-utils,gawk,bc,make,gcc,libc6-dev,blktrace";
+    sg3-utils,gawk,bc,make,gcc,libc6-dev,blktrace,python3,git";
 
 /// In MiB: what an empty cache grows to, with some air.
 const NEEDED: u64 = 25 * 1024;

@@ -22,6 +22,17 @@ use core::{
 ///
 /// What it tells can change at any time: a device may be resized, or removed.
 ///
+/// # Examples
+///
+/// ```
+/// use kernel::block::bdev::BlockDevice;
+///
+/// fn describe(device: &BlockDevice) {
+///     let kind = if device.is_partition() { "partition" } else { "disk" };
+///     pr_info!("a {kind} of {} sectors of 512 bytes\n", device.nr_sectors());
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// The `struct block_device`, its disk and its queue are valid while it is borrowed.
@@ -264,6 +275,24 @@ impl Drop for BdevFile {
 /// Keeps the file system of a block device frozen until it is dropped.
 ///
 /// Dropping it may sleep. If it is leaked the file system stays frozen.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::block::bdev::{
+///     BdevFile,
+///     OpenMode, //
+/// };
+///
+/// /// Does something while the file system on the disk does not write.
+/// fn at_a_consistent_point(path: &CStr, job: impl FnOnce(&BdevFile) -> Result) -> Result {
+///     let disk = BdevFile::open(path, OpenMode::Read)?;
+///     let _frozen = disk.freeze()?;
+///     job(&disk)
+///     // It is thawed, and then closed.
+/// }
+/// # let _ = at_a_consistent_point(c"/none", |_| Ok(()));
+/// ```
 ///
 /// # Invariants
 ///

@@ -40,6 +40,11 @@ use core::{
 /// assert_ne!(Op::WRITE, Op::WRITE_ZEROES);
 /// assert_eq!("write_zeroes".parse(), Ok(Op::WRITE_ZEROES));
 /// assert_eq!("WRITE".parse::<Op>(), Err(EINVAL));
+///
+/// // A counter for each operation.
+/// let mut counts = [0; Op::LIMIT];
+/// counts[Op::DISCARD.as_index()] += 1;
+/// assert_eq!(Op::NAMED.map(|op| counts[op.as_index()]).iter().sum::<i32>(), 1);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
@@ -69,6 +74,24 @@ impl Op {
     /// [`ZONE_RESET`](Self::ZONE_RESET) of all zones of the device.
     pub const ZONE_RESET_ALL: Self = Self(bindings::req_op_REQ_OP_ZONE_RESET_ALL);
 
+    /// All operations that have a constant here.
+    pub const NAMED: [Self; 11] = [
+        Self::READ,
+        Self::WRITE,
+        Self::DISCARD,
+        Self::SECURE_ERASE,
+        Self::WRITE_ZEROES,
+        Self::ZONE_APPEND,
+        Self::ZONE_OPEN,
+        Self::ZONE_CLOSE,
+        Self::ZONE_FINISH,
+        Self::ZONE_RESET,
+        Self::ZONE_RESET_ALL,
+    ];
+
+    /// What [`as_index`](Self::as_index) is always below.
+    pub const LIMIT: usize = 64;
+
     /// The operation in a `bi_opf`.
     #[inline]
     pub(super) const fn from_opf(opf: bindings::blk_opf_t) -> Self {
@@ -79,6 +102,32 @@ impl Op {
     #[inline]
     pub const fn as_raw(self) -> u32 {
         self.0
+    }
+
+    /// Returns an index for an array of [`LIMIT`](Self::LIMIT) elements, one for each operation.
+    #[inline]
+    pub const fn as_index(self) -> usize {
+        static_assert!(bindings::req_op_REQ_OP_LAST as usize <= Op::LIMIT);
+        // CAST: `usize` has at least 32 bits where there is a block layer.
+        self.0 as usize % Self::LIMIT
+    }
+
+    /// The name of the constant in lower case.
+    const fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::READ => "read",
+            Self::WRITE => "write",
+            Self::DISCARD => "discard",
+            Self::SECURE_ERASE => "secure_erase",
+            Self::WRITE_ZEROES => "write_zeroes",
+            Self::ZONE_APPEND => "zone_append",
+            Self::ZONE_OPEN => "zone_open",
+            Self::ZONE_CLOSE => "zone_close",
+            Self::ZONE_FINISH => "zone_finish",
+            Self::ZONE_RESET => "zone_reset",
+            Self::ZONE_RESET_ALL => "zone_reset_all",
+            _ => return None,
+        })
     }
 
     /// Returns whether the operation can change what is read back from the device later.
@@ -104,20 +153,18 @@ impl FromStr for Op {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Ok(match name {
-            "read" => Self::READ,
-            "write" => Self::WRITE,
-            "discard" => Self::DISCARD,
-            "secure_erase" => Self::SECURE_ERASE,
-            "write_zeroes" => Self::WRITE_ZEROES,
-            "zone_append" => Self::ZONE_APPEND,
-            "zone_open" => Self::ZONE_OPEN,
-            "zone_close" => Self::ZONE_CLOSE,
-            "zone_finish" => Self::ZONE_FINISH,
-            "zone_reset" => Self::ZONE_RESET,
-            "zone_reset_all" => Self::ZONE_RESET_ALL,
-            _ => return Err(EINVAL),
-        })
+        let named = |op: &&Self| op.name() == Some(name);
+        Self::NAMED.iter().find(named).copied().ok_or(EINVAL)
+    }
+}
+
+/// The name that can be parsed, or a number if there is no constant.
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{}", self.0),
+        }
     }
 }
 
@@ -265,6 +312,21 @@ impl fmt::Display for BlkStatus {
 /// There is no reference counting: the memory may be on the submitter's stack. There is no `&mut`
 /// either, as swapping two bios would tear them out of the lists they are on.
 ///
+/// # Examples
+///
+/// ```
+/// use kernel::block::bio::{
+///     Bio,
+///     Op,
+///     ReqFlag, //
+/// };
+///
+/// /// Whether it is a write that has to be on stable storage when it completes.
+/// fn is_durable(bio: &Bio) -> bool {
+///     bio.op() == Op::WRITE && bio.flags().contains(ReqFlag::Fua)
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// The `struct bio` is valid, and nobody else changes, submits or completes it while it is
@@ -353,6 +415,17 @@ impl Bio {
 /// The data may be changed at any time by whoever submitted the bio, from user space too. So it
 /// can be copied, but there is no reference to it.
 ///
+/// # Examples
+///
+/// ```
+/// use kernel::block::bio::Segment;
+///
+/// fn first_byte(segment: &Segment<'_>) -> Option<u8> {
+///     let mut byte = [0];
+///     (segment.copy_to_slice(&mut byte) == 1).then_some(byte[0])
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// The vector describes memory that is valid for `'a`, within one page.
@@ -440,6 +513,29 @@ impl FusedIterator for Segments<'_> {}
 
 /// The data of a bio that is being written, or that has been read.
 ///
+/// # Examples
+///
+/// ```
+/// use kernel::block::bio::Data;
+///
+/// /// Whether nothing but zeroes is written, 64 bytes at a time.
+/// fn is_zero(data: &Data<'_>) -> Result<bool> {
+///     let mut buffer = [0; 64];
+///     for offset in (0..data.len()).step_by(buffer.len()) {
+///         let some = &mut buffer[..(data.len() - offset).min(64)];
+///         data.read(offset, some)?;
+///         if some.iter().any(|byte| *byte != 0) {
+///             return Ok(false);
+///         }
+///     }
+///     Ok(true)
+/// }
+///
+/// fn nr_segments(data: &Data<'_>) -> usize {
+///     data.segments().count()
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// `bio` is valid for `'a` and carries data, and `iter` is where that starts.
@@ -509,6 +605,19 @@ impl<'a> Data<'a> {
 }
 
 /// The data of a bio that is a read, to be filled in or changed.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::block::bio::DataMut;
+///
+/// /// Flips the first byte.
+/// fn corrupt(data: &mut DataMut<'_>) -> Result {
+///     let mut byte = [0];
+///     data.read(0, &mut byte)?;
+///     data.write(0, &[!byte[0]])
+/// }
+/// ```
 pub struct DataMut<'a>(Data<'a>);
 
 impl<'a> DataMut<'a> {

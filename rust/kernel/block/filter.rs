@@ -247,6 +247,25 @@ pub enum DetachReason {
 }
 
 /// What a filter is told about the device that it is being attached to.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::block::filter::AttachInfo;
+///
+/// /// `echo "my_filter ms=20" > /sys/block/vda/filter`
+/// fn delay(info: &AttachInfo<'_>) -> Result<u32> {
+///     let mut ms = 10;
+///     info.parse_options(|key, value| {
+///         ms = match key {
+///             "ms" => value.parse().map_err(|_| EINVAL)?,
+///             _ => return Err(EINVAL),
+///         };
+///         Ok(())
+///     })?;
+///     Ok(ms)
+/// }
+/// ```
 #[derive(Clone, Copy)]
 pub struct AttachInfo<'a> {
     filter: &'a Opaque<bindings::bdev_filter>,
@@ -296,6 +315,17 @@ impl<'a> AttachInfo<'a> {
 }
 
 /// A bio as one filter sees it.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::block::filter::FilteredBio;
+///
+/// /// Whether the bio touches `sector`, relative to the device that the filter is on.
+/// fn touches(bio: &FilteredBio, sector: u64) -> bool {
+///     (bio.sector()..bio.sector() + u64::from(bio.nr_sectors())).contains(&sector)
+/// }
+/// ```
 ///
 /// # Invariants
 ///
@@ -366,6 +396,27 @@ impl Deref for FilteredBio {
 ///
 /// It cannot be kept, sent elsewhere or forgotten: `submit_bio` has to return a [`Verdict`], and
 /// only the very bio it was called for can make one of the right `'cb`.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::block::{
+///     bio::BlkStatus,
+///     filter::{
+///         BlkFilter,
+///         IncomingBio,
+///         Verdict, //
+///     }, //
+/// };
+///
+/// /// Lets reads pass, and nothing else.
+/// fn read_only<'cb, T: BlkFilter>(bio: IncomingBio<'cb, T>) -> Verdict<'cb> {
+///     if bio.op().changes_data() {
+///         return bio.end(BlkStatus::from(EROFS));
+///     }
+///     bio.pass()
+/// }
+/// ```
 ///
 /// # Invariants
 ///
@@ -484,6 +535,43 @@ impl Verdict<'_> {
 ///
 /// All methods can be called in any context.
 ///
+/// # Examples
+///
+/// ```
+/// use kernel::block::{
+///     bio::BlkStatus,
+///     filter::{
+///         BlkFilter,
+///         IncomingBio,
+///         OwnedBio,
+///         Verdict, //
+///     }, //
+/// };
+///
+/// /// Takes a bio; the rest is up to whoever gets it.
+/// fn hand_over<'cb, T: BlkFilter>(
+///     bio: IncomingBio<'cb, T>,
+///     to: impl FnOnce(OwnedBio<T>),
+/// ) -> Verdict<'cb> {
+///     match bio.take() {
+///         Ok((owned, verdict)) => {
+///             to(owned);
+///             verdict
+///         }
+///         // It is protected.
+///         Err(bio) => bio.pass(),
+///     }
+/// }
+///
+/// fn decide<T: BlkFilter>(bio: OwnedBio<T>, may: bool) {
+///     if may {
+///         bio.resubmit();
+///     } else {
+///         bio.end(BlkStatus::IOERR);
+///     }
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// The bio was taken by the filter, which is one of a `T`, and is not finished.
@@ -588,6 +676,27 @@ impl<T: BlkFilter> Drop for OwnedBio<T> {
 /// device; one of another device ends as if it had been dropped, see [`OwnedBio`], and so do all
 /// that are still there when the list is dropped. A list in the state of the filter itself must be
 /// emptied in [`BlkFilter::detached`]: as long as there are bios the state is not dropped.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     block::filter::{
+///         BioList,
+///         BlkFilter, //
+///     },
+///     sync::SpinLock, //
+/// };
+///
+/// /// Lets all go on that were kept in a list.
+/// fn release<T: BlkFilter>(kept: &SpinLock<BioList<T>>) {
+///     // Not with the lock held: it may be taken again below.
+///     let mut bios = core::mem::take(&mut *kept.lock());
+///     while let Some(bio) = bios.pop() {
+///         bio.resubmit();
+///     }
+/// }
+/// ```
 ///
 /// # Invariants
 ///
@@ -959,8 +1068,8 @@ unsafe impl<T: BlkFilter> Sync for Registration<T> {}
 
 /// Declares a module that brings one kind of filter and nothing else.
 ///
-/// For a filter without [`BlkFilter::RegistrationData`]. It takes what [`module!`] takes; `type` is
-/// the filter.
+/// It takes what [`module!`] takes; `type` is the filter. If that has a
+/// [`BlkFilter::RegistrationData`], it is made by the expression `data`, after `type`.
 ///
 /// # Examples
 ///
@@ -978,7 +1087,7 @@ unsafe impl<T: BlkFilter> Sync for Registration<T> {}
 /// [`module!`]: crate::prelude::module
 #[macro_export]
 macro_rules! module_blk_filter {
-    (type: $type:ty, $($rest:tt)*) => {
+    (type: $type:ty, data: $data:expr, $($rest:tt)*) => {
         #[$crate::prelude::pin_data]
         struct BlkFilterModule {
             #[pin]
@@ -990,7 +1099,7 @@ macro_rules! module_blk_filter {
                 _module: &'static $crate::ThisModule,
             ) -> impl ::pin_init::PinInit<Self, $crate::error::Error> {
                 $crate::try_pin_init!(Self {
-                    _registration <- $crate::block::filter::Registration::new(Ok(())),
+                    _registration <- $crate::block::filter::Registration::new(Ok($data)),
                 })
             }
         }
@@ -999,7 +1108,10 @@ macro_rules! module_blk_filter {
             type: BlkFilterModule,
             $($rest)*
         }
-    }
+    };
+    (type: $type:ty, $($rest:tt)*) => {
+        $crate::module_blk_filter! { type: $type, data: (), $($rest)* }
+    };
 }
 
 /// A filter that the kernel attached by itself; it is detached when this is dropped.
@@ -1010,6 +1122,26 @@ macro_rules! module_blk_filter {
 ///
 /// The filter pins its module. So one that is in the module's own structure keeps the module from
 /// ever being unloaded, unless user space or removal ends it.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::block::{
+///     bdev::{
+///         BdevFile,
+///         OpenMode, //
+///     },
+///     filter::{
+///         Attachment,
+///         BlkFilter, //
+///     }, //
+/// };
+///
+/// fn attach_to<T: BlkFilter<RegistrationData = ()>>(path: &CStr) -> Result<Attachment<T>> {
+///     let disk = BdevFile::open(path, OpenMode::Read)?;
+///     Attachment::new(&disk, &(), None)
+/// }
+/// ```
 ///
 /// # Invariants
 ///

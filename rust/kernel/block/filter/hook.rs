@@ -103,6 +103,22 @@ pub trait EndIo: BlkFilter {
 
 /// A bio that has completed, inside [`EndIo::end_io`].
 ///
+/// # Examples
+///
+/// ```
+/// use kernel::block::{
+///     bio::BlkStatus,
+///     filter::CompletedBio, //
+/// };
+///
+/// /// Reads of the first sector fail.
+/// fn fail_first_sector(mut bio: CompletedBio<'_>) {
+///     if bio.sector() == 0 && bio.status() == BlkStatus::OK {
+///         bio.set_status(BlkStatus::from(ENODATA));
+///     }
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// `bio` has completed, was armed with `hook`, and is nobody else's for `'a`.

@@ -190,6 +190,32 @@ impl<T: BlkFilter> Context<'_, T> {
     ///
     /// [`ENODEV`] if the device is being removed, [`EINVAL`] if the bio goes beyond its end, else
     /// the error that it ended with.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{
+    ///     block::{
+    ///         bio::{
+    ///             Op,
+    ///             ReqFlags, //
+    ///         },
+    ///         filter::{
+    ///             BioSet,
+    ///             BlkFilter,
+    ///             Context, //
+    ///         }, //
+    ///     },
+    ///     page::Page, //
+    /// };
+    ///
+    /// /// Reads a sector of the device that the filter is on, in its `process`.
+    /// fn read<T: BlkFilter>(cx: &Context<'_, T>, bios: &BioSet, page: &Page, at: u64) -> Result {
+    ///     let mut bio = cx.new_bio(bios, Op::READ, ReqFlags::default(), at, 1)?;
+    ///     bio.add_page(page, 0, 512)?;
+    ///     cx.submit_and_wait(bio)
+    /// }
+    /// ```
     pub fn submit_and_wait(&self, bio: NewBio<'_>) -> Result {
         /// # Safety
         ///

@@ -42,6 +42,27 @@ impl<'cb, T: BlkFilter> IncomingBio<'cb, T> {
     ///
     /// Gives the bio back if there is no memory, which this does not wait for, or if the bio is
     /// [protected](FilteredBio::is_protected).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::block::{
+    ///     bdev::BdevFile,
+    ///     bio::BlkStatus,
+    ///     filter::{
+    ///         BlkFilter,
+    ///         IncomingBio,
+    ///         Verdict, //
+    ///     }, //
+    /// };
+    ///
+    /// /// Sends what is for this disk to another one.
+    /// fn divert<'cb, T: BlkFilter>(bio: IncomingBio<'cb, T>, to: &'cb BdevFile) -> Verdict<'cb> {
+    ///     let sector = bio.sector();
+    ///     bio.retarget(to, sector)
+    ///         .unwrap_or_else(|bio| bio.end(BlkStatus::from(ENOMEM)))
+    /// }
+    /// ```
     #[inline]
     pub fn retarget(self, device: &'cb BlockDevice, sector: u64) -> Result<Verdict<'cb>, Self> {
         // SAFETY: `'cb` is that of the state, which nobody else can make a reference of. It may be

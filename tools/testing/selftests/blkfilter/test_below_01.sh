@@ -6,7 +6,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 14
+plan 16
 load rust_blkfilter
 load_test_filter
 new_nullb
@@ -44,6 +44,18 @@ check "C5: its own filter does not see it" eq "$(get seen)" "$seen"
 check "C21: the disk's filter does" eq "$(stat_of $DEV read bios)" $((disk + 1))
 check "C20: beyond the end of the partition is EINVAL" \
 	fails_with "Invalid argument" bash -c "echo 32768 > $TEST_DIR/below"
+detach $DEV
+
+# Each waits in ->process for I/O of its own, and that of the partition's filter
+# comes by the disk's.
+attach $DEV blkfilter_test || bail "cannot attach"
+udevadm settle
+echo copy > $TEST_DIR/mode
+dwrite $PART & writer=$!
+check "C12: the filters of disk and partition do not wait for each other" \
+	wait_for not kill -0 $writer
+check "C10: the write is fine" wait $writer
+echo pass > $TEST_DIR/mode
 detach $DEV
 
 hold

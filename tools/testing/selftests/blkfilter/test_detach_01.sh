@@ -10,13 +10,16 @@ load rust_blkfilter
 load_test_filter
 new_nullb size=128 submit_queues=2
 
+seconds=8
+[ -n "$SLOW" ] && seconds=30
 fio --name=load --filename=/dev/$DEV --rw=randrw --bs=4k --direct=1 --ioengine=libaio \
 	--iodepth=8 --numjobs=2 --offset_increment=64m --size=60m --verify=crc32c \
-	--verify_fatal=1 --time_based --runtime=12 --group_reporting > "$TMP/fio" 2>&1 &
+	--verify_fatal=1 --time_based --runtime=$((seconds + 4)) --group_reporting \
+	> "$TMP/fio" 2>&1 &
 fio=$!
 sleep 1
 n=0
-end=$((SECONDS + 8))
+end=$((SECONDS + seconds))
 while [ $SECONDS -lt $end ]; do
 	attach $DEV rust_blkfilter && detach $DEV && n=$((n + 1))
 	echo resubmit > $TEST_DIR/mode

@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 12
+plan 13
 load_test_filter
 new_nullb
 
@@ -25,6 +25,8 @@ attach $DEV blkfilter_test || bail "cannot attach"
 hold
 dwrite $DEV & writer=$!
 check "C10: the filter holds a bio" wait_for grep -qx 1 $TEST_DIR/held
+echo defer > $TEST_DIR/mode
+check "C11: others come and go meanwhile" eval "dwrite $DEV 4096 3 8"
 detach $DEV & detacher=$!
 sleep 0.5
 check "C13: detach waits for it" kill -0 $detacher

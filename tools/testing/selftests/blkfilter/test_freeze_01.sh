@@ -91,8 +91,12 @@ fio --name=load --filename=/dev/$DEV --rw=randrw --bs=4k --direct=1 --ioengine=l
 	--iodepth=4 --numjobs=4 --offset_increment=32m --size=30m --verify=crc32c \
 	--verify_fatal=1 --rate_iops=80,80 --time_based --runtime=200 --group_reporting \
 	> "$TMP/fio" 2>&1 & fio=$!
-sleep 2
 ios() { awk '{ print $1 + $5 }' /sys/block/$DEV/stat; }
+before=$(ios)
+while [ "$(ios)" -lt $((before + 100)) ]; do
+	kill -0 $fio || bail "fio"
+	sleep 0.1
+done
 stuck=0
 start=$SECONDS
 rounds=50

@@ -25,13 +25,16 @@ check "C10: no bio was lost, and the data is right" fio_passes $fio
 
 # Again and again under load, with every way of going on.
 load_test_filter
+seconds=10
+[ -n "$SLOW" ] && seconds=30
 fio --name=load --filename=/dev/$DEV --rw=randrw --bs=4k --direct=1 --ioengine=libaio \
 	--iodepth=16 --numjobs=2 --offset_increment=64m --size=60m --verify=crc32c \
-	--verify_fatal=1 --time_based --runtime=14 --group_reporting > "$TMP/fio" 2>&1 &
+	--verify_fatal=1 --time_based --runtime=$((seconds + 4)) --group_reporting \
+	> "$TMP/fio" 2>&1 &
 fio=$!
 sleep 1
 n=0
-end=$((SECONDS + 10))
+end=$((SECONDS + seconds))
 while [ $SECONDS -lt $end ]; do
 	for mode in defer timer inline copy resubmit; do
 		echo $mode > $TEST_DIR/mode

@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 16
+plan 19
 load_rust_filter() {
 	insmod "$DIR"/test_modules/blkfilter_rust.ko || bail "cannot load blkfilter_rust"
 }
@@ -39,6 +39,31 @@ if [ -n "$SLOW" ]; then
 else
 	ktap_test_skip "C9: sleeping in submit_bio is caught"
 fi
+
+# Data that a program changes while it is being written, and a filter reads it.
+cat > "$TMP/change.py" <<'END'
+import mmap, os, sys, time
+data = mmap.mmap(-1, 65536)
+data[:] = b"\1" * 65536
+child = os.fork()
+if not child:
+    while os.getppid() != 1:
+        data[:] = b"\2" * 65536
+        data[:] = b"\1" * 65536
+    sys.exit()
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_DIRECT)
+end = time.monotonic() + 3
+n = 0
+while n < 20 or time.monotonic() < end:
+    os.pwrite(fd, data, n % 16 * 65536)
+    n += 1
+os.kill(child, 9)
+END
+check "C22: attach" attach $DEV "blkfilter_rust mode=read"
+check "C22: data that changes meanwhile can be read" python3 "$TMP/change.py" /dev/$DEV
+check "C22: all of it is read" fails_with "Input/output error" \
+	dd if=/dev/zero of=/dev/$DEV bs=4096 count=1 oflag=direct conv=notrunc
+detach $DEV
 
 # Bios that are kept until detach, which comes while they are written.
 attach $DEV "blkfilter_rust mode=keep"

@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 26
+plan 31
 load_test_filter
 load dm_mod
 
@@ -64,6 +64,21 @@ check "C28: below: the next one is seen" eq "$(filter_stat $slow seen)" 1
 check "C13: below: detach does not wait for what was passed" \
 	eval "detach $slow && kill -0 $reader"
 check "C28: below: that completes too" wait $reader
+
+# The last filter went while a bio was on its way; its owner submits that again.
+echo /dev/$slow > $TEST_DIR/kopen
+wait_for in_flight 0
+attach $slow blkfilter_test || bail "cannot attach"
+echo ${SLOW:-1}000 > $TEST_DIR/twice & reader=$!
+wait_for in_flight 1
+check "C3: again: the first filter saw it" eq "$(filter_stat $slow seen)" 1
+detach $slow
+wait_for in_flight 0
+attach $slow blkfilter_test || bail "cannot attach"
+check "C3: again: it was submitted twice" wait $reader
+check "C3: again: the second filter sees it" eq "$(filter_stat $slow seen)" 1
+echo > $TEST_DIR/kopen
+detach $slow
 echo 0 > $NULLB/$slow/power
 udev_on
 
@@ -115,5 +130,23 @@ check "C28: whole disk: the partition's filter does not see it" \
 check "C28: whole disk: it is the partition's sector" cmp -n 4096 \
 	<(dd if=/dev/$DEV bs=4096 skip=256 count=1 iflag=direct status=none) \
 	<(dd if=/dev/$PART bs=4096 count=1 iflag=direct status=none)
-check "C11: all were released" eval "detach $PART && eq \$(get attached) \$(get released)"
+detach $PART
+
+# Clones of requests, below a device mapper that works with requests.
+new_nullb
+dmsetup create blkfilter_clones --table \
+	"0 131072 multipath 0 0 1 1 round-robin 0 1 1 /dev/$DEV 1" || bail "multipath"
+DEVS+=("dmsetup remove --retry blkfilter_clones")
+udevadm settle
+top=$(basename "$(readlink -f /dev/mapper/blkfilter_clones)")
+attach $top blkfilter_test && attach $DEV blkfilter_test || bail "cannot attach"
+quiet $DEV
+udev_off
+seen=$(filter_stat $top seen)
+check "C28: clones of requests: not seen below" unseen $DEV dwrite $top
+check "C28: clones of requests: the bio is, above" eq "$(filter_stat $top seen)" $((seen + 1))
+udev_on
+detach $top && detach $DEV
+
+check "C11: all were released" eq "$(get attached)" "$(get released)"
 ktap_finished

@@ -7,20 +7,26 @@
 //! - `mode=drop`: takes each bio, and drops it.
 //! - `mode=defer`: defers each bio, which is fine.
 //! - `mode=keep`: takes each bio, and keeps it until it is detached.
+//! - `mode=read`: reads all data that is being written, which others may change meanwhile, and
+//!   refuses it if it is nothing but zeroes.
 //!
 //! Its state has in it what may only be dropped where sleeping is fine.
 
 use kernel::{
-    block::filter::{
-        AttachInfo,
-        BioList,
-        BlkFilter,
-        Context,
-        DetachReason,
-        IncomingBio,
-        OwnedBio,
-        Registration,
-        Verdict, //
+    block::{
+        bio::BlkStatus,
+        filter::{
+            AttachInfo,
+            BioList,
+            BlkFilter,
+            Context,
+            DetachReason,
+            FilteredBio,
+            IncomingBio,
+            OwnedBio,
+            Registration,
+            Verdict, //
+        }, //
     },
     new_mutex,
     new_spinlock,
@@ -62,6 +68,7 @@ enum Mode {
     Drop,
     Defer,
     Keep,
+    Read,
 }
 
 #[pin_data]
@@ -81,6 +88,17 @@ impl TestFilter {
     }
 }
 
+fn only_zeroes(bio: &FilteredBio) -> bool {
+    let Some(data) = bio.data() else {
+        return false;
+    };
+    let mut buffer = [0; 64];
+    (0..data.len()).step_by(buffer.len()).all(|offset| {
+        let buffer = &mut buffer[..(data.len() - offset).min(64)];
+        data.read(offset, buffer).is_ok() && buffer.iter().all(|byte| *byte == 0)
+    })
+}
+
 #[vtable]
 impl BlkFilter for TestFilter {
     const NAME: &'static CStr = c"blkfilter_rust";
@@ -95,6 +113,7 @@ impl BlkFilter for TestFilter {
                 ("mode", "drop") => Ok(Mode::Drop),
                 ("mode", "defer") => Ok(Mode::Defer),
                 ("mode", "keep") => Ok(Mode::Keep),
+                ("mode", "read") => Ok(Mode::Read),
                 _ => return Err(EINVAL),
             };
             Ok(())
@@ -119,6 +138,8 @@ impl BlkFilter for TestFilter {
                 Ok((_dropped, verdict)) => verdict,
                 Err(bio) => bio.pass(),
             },
+            Mode::Read if only_zeroes(&bio) => bio.end(BlkStatus::IOERR),
+            Mode::Read => bio.pass(),
             Mode::Keep => match bio.take() {
                 Ok((owned, verdict)) => {
                     this.get_ref().kept.lock().push(owned);

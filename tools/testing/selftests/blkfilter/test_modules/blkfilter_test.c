@@ -32,9 +32,10 @@
  *
  * Writing the path of a device to "kopen" opens it, an empty line closes it.  Any
  * write to "kattach" attaches a filter to it from inside the kernel, any write to
- * "kdetach" detaches that.  Writing a sector to "below" reads
- * it below the filter that was attached last; "misuse" does what a filter must
- * not.
+ * "kdetach" detaches that.  Writing to "twice" reads its first sector, waits for so
+ * many milliseconds, and submits the same bio again.  Writing a sector to "below"
+ * reads it below the filter that was attached last; "misuse" does what a filter
+ * must not.
  *
  * "profile" gives the disk "blkfilter_crypto" an encryption profile (1) or takes it
  * away (0); writing to "encrypted" writes an encrypted bio to that disk.
@@ -542,6 +543,38 @@ static ssize_t kopen_write(struct file *file, const char __user *buf,
 	return count;
 }
 
+/* Submits one and the same bio a second time, so many milliseconds after the first. */
+static int twice_set(void *data, u64 pause)
+{
+	struct page *page;
+	struct bio_vec vec;
+	int ret = -EBADF;
+	struct bio bio;
+
+	mutex_lock(&kernel_lock);
+	if (!kernel_files[0])
+		goto out;
+	ret = -ENOMEM;
+	page = alloc_page(GFP_KERNEL);
+	if (!page)
+		goto out;
+	bio_init(&bio, file_bdev(kernel_files[0]), &vec, 1, REQ_OP_READ);
+	__bio_add_page(&bio, page, SECTOR_SIZE, 0);
+	ret = submit_bio_wait(&bio);
+	msleep(pause);
+	bio.bi_iter = (struct bvec_iter) { .bi_size = SECTOR_SIZE };
+	/* It was taken out of its cgroup. */
+	bio_set_dev(&bio, file_bdev(kernel_files[0]));
+	if (!ret)
+		ret = submit_bio_wait(&bio);
+	bio_uninit(&bio);
+	__free_page(page);
+out:
+	mutex_unlock(&kernel_lock);
+	return ret;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(twice_fops, NULL, twice_set, "%llu\n");
+
 static const struct file_operations kopen_fops = {
 	.owner	= THIS_MODULE,
 	.open	= simple_open,
@@ -770,6 +803,7 @@ static int __init blkfilter_test_init(void)
 				   &release_fops);
 	debugfs_create_file_unsafe("below", 0600, debugfs_dir, NULL,
 				   &below_fops);
+	debugfs_create_file_unsafe("twice", 0200, debugfs_dir, NULL, &twice_fops);
 	debugfs_create_file("kopen", 0200, debugfs_dir, NULL, &kopen_fops);
 	debugfs_create_file("kopen2", 0200, debugfs_dir, (void *)1L,
 			    &kopen_fops);
