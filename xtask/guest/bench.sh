@@ -33,7 +33,7 @@ wanted() {	# name
 row() {	# name device [write]
 	wanted "$1" || return 0
 	echo "$2 $count $3" > $bench || fail "$1"
-	echo "row $1: $(cut -d' ' -f1,2 $bench)"
+	echo "row $1: $(cat $bench)"
 }
 attach() {	# device filter
 	echo "$2" > /sys/block/$1/filter || fail "cannot attach $2"
@@ -59,7 +59,7 @@ dm() {	# target and its parameters
 }
 
 echo "loop 1000" > $bench || fail "calibration"
-echo "row calibration, 1000 iterations of 2 instructions: $(cut -d' ' -f1,2 $bench)"
+echo "row calibration, 1000 iterations of 2 instructions: $(cat $bench)"
 row "nothing attached anywhere" /dev/nullb0
 attach nullb1 c_pass
 row "a filter on another disk" /dev/nullb0
