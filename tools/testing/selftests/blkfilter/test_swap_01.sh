@@ -21,8 +21,6 @@ mkswap -q /dev/$top > /dev/null || bail "mkswap"
 attach $low blkfilter_test && attach $top blkfilter_test || bail "cannot attach"
 udevadm settle
 echo defer > $TEST_DIR/mode
-swapon /dev/$top || bail "swapon"
-DEVS+=("swapoff /dev/$top")
 
 # A small machine: all memory but so much, in MiB, is locked.
 left=256
@@ -38,10 +36,12 @@ open("/proc/self/oom_score_adj", "w").write("-1000")
 open(locked, "w").write(str(available - left))
 time.sleep(3600)
 END
-python3 "$TMP/lock.py" $left "$TMP/locked" & locker=$!
+python3 "$TMP/lock.py" $left "$TMP/locked" > /dev/null & locker=$!
 DEVS+=("kill $locker")
 wait_for [ -s "$TMP/locked" ] || bail "cannot lock memory"
 echo "# $(cat "$TMP/locked") MiB are locked"
+swapon /dev/$top || bail "swapon"
+DEVS+=("swapoff /dev/$top")
 
 # 1 GiB, or, where everything takes several times as long, 128 MiB.
 goal=262144
@@ -72,5 +72,5 @@ check "C12: each bio was processed once" eval 'wait_for eq "$(filter_stat $top f
 	eq "$(get processed)" $(($(filter_stat $top taken) + $(filter_stat $low taken)))'
 check "C13: detach while it is in use" eval "detach $top && detach $low"
 check "C10: what is swapped out comes back" swapoff /dev/$top
-unset 'DEVS[2]'
+unset 'DEVS[-1]'
 ktap_finished
