@@ -50,7 +50,7 @@ swapped() {
 	awk '/^pswpout/ { print $2 }' /proc/vmstat
 }
 swap() {
-	local end=$((SECONDS + 200))
+	local end=$((SECONDS + 600))
 
 	while [ "$(swapped)" -lt $goal ]; do
 		[ $SECONDS -lt $end ] || { echo "not in time"; return 1; }
