@@ -5,7 +5,7 @@
 //!
 //! ```sh
 //! modprobe rust_blk_changetrack
-//! echo "changetrack granularity=65536" > /sys/block/vda/filter
+//! echo "changetrack granularity=64K" > /sys/block/vda/filter
 //! cd /sys/kernel/debug/changetrack/vda
 //! # At each backup, with the file system frozen:
 //! echo switch > generation
@@ -74,6 +74,19 @@ fn new_bitmap(words: usize) -> Result<Bitmap> {
     Ok(bitmap)
 }
 
+/// A number of bytes, as in "65536", "64K" or "1M".
+fn bytes(text: &str) -> Result<u32> {
+    let (digits, unit) = if let Some(digits) = text.strip_suffix(['K', 'k']) {
+        (digits, 1 << 10)
+    } else if let Some(digits) = text.strip_suffix(['M', 'm']) {
+        (digits, 1 << 20)
+    } else {
+        (text, 1)
+    };
+    let number: u32 = digits.parse().map_err(|_| EINVAL)?;
+    number.checked_mul(unit).ok_or(EINVAL)
+}
+
 /// What can be read now.
 struct Frozen {
     /// Counts the switches since attach: the number of the generation that can be read.
@@ -105,7 +118,7 @@ impl Tracker {
         let (nr_sectors, mut granularity) = (info.device().nr_sectors(), 65536_u32);
         let parsed = info.parse_options(|key, value| {
             granularity = match key {
-                "granularity" => value.parse().map_err(|_| EINVAL)?,
+                "granularity" => bytes(value)?,
                 _ => return Err(EINVAL),
             };
             Ok(())

@@ -10,10 +10,20 @@ use crate::{
     qemu, source, ui,
 };
 use anyhow::{bail, Result};
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 /// The rows that others are compared with.
 const NOTHING: &str = "nothing attached anywhere";
+
+/// The row of a kernel that has no filters.
+const WITHOUT: &str = "CONFIG_BLK_FILTER=n";
+
+/// The guests that are run: part of the script, kernel, CPUs.
+const PARTS: [(&str, Flavour, u32); 3] = [
+    ("without", Flavour::Without, 1),
+    ("main", Flavour::Plain, 1),
+    ("cpus", Flavour::Plain, 4),
+];
 
 const SCRIPT: &str = include_str!("../guest/bench.sh");
 
@@ -25,9 +35,13 @@ struct Row {
     mean: i64,
 }
 
-/// "row name: median mean"
+/// "row name: median mean", or "time name: median percentile"
 fn row(line: &str) -> Option<Row> {
-    let (name, numbers) = line.trim().strip_prefix("row ")?.rsplit_once(": ")?;
+    let line = line.trim();
+    let row = line
+        .strip_prefix("row ")
+        .or_else(|| line.strip_prefix("time "))?;
+    let (name, numbers) = row.rsplit_once(": ")?;
     let (median, mean) = numbers.split_once(' ')?;
     Some(Row {
         name: name.into(),
@@ -36,30 +50,67 @@ fn row(line: &str) -> Option<Row> {
     })
 }
 
-/// The names of the rows that the script prints.
-fn names() -> Vec<String> {
+/// The names of the rows that a part of the script prints; those of `cpus` are made in a loop.
+fn names(part: &str) -> Vec<String> {
+    if part == "cpus" {
+        let of = |cpus: i32| {
+            let kinds = [NOTHING, "C: passes", "Rust: passes"];
+            kinds.map(|kind| format!("{cpus} of 4 CPUs: {kind}"))
+        };
+        return [1, 2, 4].into_iter().flat_map(of).collect();
+    }
     let name = |line: &str| {
+        let line = line.trim_start();
         if let Some(dm) = line.strip_prefix("dm ") {
             return Some(format!("dm-{}", dm.split(' ').next()?));
         }
         let starts = line.starts_with("row ") || line.starts_with("with ");
-        Some(line.split('"').nth(1).filter(|_| starts)?.to_string())
+        // What comes before the name may be in quotes, too; what comes after it never is.
+        let parts: Vec<&str> = line.split('"').filter(|_| starts).collect();
+        Some(parts.get(parts.len().checked_sub(2)?)?.to_string())
     };
-    SCRIPT.lines().filter_map(name).collect()
+    let without = |name: &String| name.contains("CONFIG_BLK_FILTER=n");
+    SCRIPT
+        .lines()
+        .filter_map(name)
+        .filter(|name| !name.contains('$'))
+        .filter(|name| without(name) == (part == "without"))
+        .collect()
 }
 
-/// What a row is compared with: the row of the same job with nothing attached.
+/// What a row is compared with: the same job without filters in the kernel or, if that was not run,
+/// with nothing attached.
 fn base(rows: &[Row], row: &Row) -> i64 {
-    let job = |name: &str| {
-        name.split_once(": nothing")
-            .map_or("", |(job, _)| job)
-            .to_string()
+    let base = |end: &str| {
+        let job = |name: &str| name.strip_suffix(end).map(str::to_string);
+        rows.iter()
+            .filter_map(|base| Some((job(&base.name)?, base.median)))
+            .filter(|(job, _)| row.name.starts_with(job.as_str()))
+            .max_by_key(|(job, _)| job.len())
     };
-    rows.iter()
-        .filter(|base| base.name.ends_with(NOTHING))
-        .filter(|base| row.name.starts_with(&job(&base.name)))
-        .max_by_key(|base| job(&base.name).len())
-        .map_or(0, |base| base.median)
+    match (base(WITHOUT), base(NOTHING)) {
+        (Some((job, bare)), Some((other, nothing))) => {
+            if job.len() >= other.len() {
+                bare
+            } else {
+                nothing
+            }
+        }
+        (one, other) => one.or(other).map_or(0, |(_, median)| median),
+    }
+}
+
+/// The lines for times, as multiples of the grace period that was measured beside them.
+fn times(lines: &[String]) -> Vec<(String, f64, f64)> {
+    let mut grace = 1.0;
+    let mut times = Vec::new();
+    for row in lines.iter().filter_map(|line| row(line)) {
+        if row.name.starts_with("grace period") {
+            grace = row.median as f64;
+        }
+        times.push((row.name, row.median as f64 / grace, row.mean as f64 / grace));
+    }
+    times
 }
 
 /// Bars on a logarithmic scale.
@@ -97,52 +148,158 @@ pub struct Options {
     pub plot: Option<PathBuf>,
 }
 
-/// Runs the rows with `only` in their names, and those that they are compared with.
-pub fn run(env: &Env, options: &Options) -> Result<()> {
-    let only = options.only.as_str();
-    if !names().iter().any(|name| name.contains(only)) {
-        bail!(
-            "no row has {only} in its name; there are: {}",
-            names().join(", ")
-        );
-    }
-    let wanted = |name: &String| name.ends_with(NOTHING) || name.contains(only);
-    let wanted = names().into_iter().filter(wanted).count();
-    let kernel = build::kernel(env, Flavour::Plain)?;
-    let mut guest = qemu::Guest::new(&kernel, format!("ONLY='{only}'\n{SCRIPT}"));
-    guest.share = Some(build::selftests(env, Flavour::Plain, &kernel)?);
+/// What a part of the script printed.
+struct Printed {
+    /// The first is the calibration.
+    rows: Vec<Row>,
+    /// Other figures.
+    lines: Vec<String>,
+}
+
+fn part(env: &Env, name: &str, flavour: Flavour, cpus: u32, only: &str) -> Result<Printed> {
+    let kernel = build::kernel(env, flavour)?;
+    let script = format!("PART={name} ONLY='{only}'\n{SCRIPT}");
+    let mut guest = qemu::Guest::new(&kernel, script);
+    guest.share = Some(build::selftests(env, flavour, &kernel)?);
     guest.icount = true;
+    guest.cpus = cpus;
     guest.cmdline = "nokaslr randomize_kstack_offset=off".into();
-    guest.timeout = Duration::from_secs(1200);
-    let mut rows = Vec::new();
-    let outcome = ui::step("the bench", |_| {
-        qemu::run(env, &guest, |line| match row(line) {
-            Some(row) => rows.push(row),
-            None => qemu::print(line),
+    guest.timeout = Duration::from_secs(1800);
+    let (mut rows, mut lines) = (Vec::new(), Vec::new());
+    let outcome = ui::step(&format!("the bench, part {name}"), |_| {
+        qemu::run(env, &guest, |line| match line.split(' ').next() {
+            Some("row") => rows.extend(row(line)),
+            Some("time" | "stack" | "memory") => lines.push(line.trim().to_string()),
+            _ => qemu::print(line),
         })
     })?;
     outcome.check()?;
     // One more: the calibration.
+    let is_wanted = |name: &&String| name.ends_with(NOTHING) || name.contains(only);
+    let wanted = names(name).iter().filter(is_wanted).count();
     if rows.len() != wanted + 1 {
         bail!("{} of {} rows came", rows.len(), wanted + 1);
     }
-
-    let loops = rows.remove(0);
-    println!("{}: {}", loops.name, loops.median);
-    if !(2000..=2010).contains(&loops.median) {
+    println!("{}: {}", rows[0].name, rows[0].median);
+    if !(2000..=2010).contains(&rows[0].median) {
         bail!("a nanosecond of this guest is no instruction");
     }
+    Ok(Printed { rows, lines })
+}
+
+/// A second opinion: pairs of runs in user-mode Linux, natively. Name, and each pair's ratio.
+fn user_mode(env: &Env) -> Result<Vec<(String, Vec<f64>)>> {
+    let (linux, modules) = build::uml_bench(env)?;
+    let script = modules.join("init");
+    fs::write(&script, include_str!("../guest/umlbench.sh"))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    let out = ui::step("the bench, in user mode", |step| {
+        let mut command = env.tool_in(&env.cache, &linux.display().to_string(), &[]);
+        command
+            .args(["mem=512M", "rootfstype=hostfs", "rw", "con=null", "quiet"])
+            .args(["null_blk.irqmode=0", "null_blk.gb=1"])
+            .arg(format!("init={}", script.display()))
+            .args(["--", &modules.display().to_string()]);
+        ui::run_logged(&mut command, &env.log("umlbench-run"), step)?;
+        Ok(fs::read_to_string(modules.join("out"))?)
+    })?;
+    if !out.trim_end().ends_with("done") {
+        bail!("in user mode: {out}");
+    }
+    let mut pairs: Vec<(String, Vec<f64>)> = Vec::new();
+    for line in out.lines().filter_map(|line| line.strip_prefix("pair ")) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [name, without, with] = words[..] else {
+            bail!("in user mode: {line}");
+        };
+        let ratio = with.parse::<f64>()? / without.parse::<f64>()?;
+        match pairs.iter_mut().find(|(other, _)| other == name) {
+            Some((_, ratios)) => ratios.push(ratio),
+            None => pairs.push((name.into(), vec![ratio])),
+        }
+    }
+    for (_, ratios) in &mut pairs {
+        ratios.sort_by(f64::total_cmp);
+    }
+    Ok(pairs)
+}
+
+/// Runs the rows with `only` in their names, and those that they are compared with.
+pub fn run(env: &Env, options: &Options) -> Result<()> {
+    let only = options.only.as_str();
+    let (mut rows, mut lines) = (Vec::new(), Vec::new());
+    for (name, flavour, cpus) in PARTS {
+        if names(name).iter().any(|name| name.contains(only)) {
+            let printed = part(env, name, flavour, cpus, only)?;
+            rows.extend(printed.rows.into_iter().skip(1));
+            lines.extend(printed.lines);
+        }
+    }
+    if rows.is_empty() {
+        let all: Vec<String> = PARTS.iter().flat_map(|(name, ..)| names(name)).collect();
+        bail!(
+            "no row has {only} in its name; there are: {}",
+            all.join(", ")
+        );
+    }
+
     println!(
-        "\n{:<42} {:>8} {:>8} {:>8}",
+        "\n{:<46} {:>8} {:>8} {:>8}",
         "instructions per bio", "median", "mean", "over"
     );
     for row in &rows {
         let over = row.median - base(&rows, row);
         println!(
-            "{:<42} {:>8} {:>8} {:>+8}",
+            "{:<46} {:>8} {:>8} {:>+8}",
             row.name, row.median, row.mean, over
         );
     }
+    let times = times(&lines);
+    if !times.is_empty() {
+        println!("\n{:<46} {:>8} {:>8}", "in grace periods", "median", "p99");
+    }
+    for (name, median, p99) in &times {
+        println!("{name:<46} {median:>8.2} {p99:>8.2}");
+    }
+    let mut figures = Vec::new();
+    for line in &lines {
+        match line.split_once(' ') {
+            Some(("stack", bytes)) => figures.push((
+                "bytes of stack from submission to the filter",
+                bytes.parse()?,
+            )),
+            Some(("memory", bytes)) => figures.push(("bytes of memory per filter", bytes.parse()?)),
+            _ => {}
+        }
+    }
+    if only.is_empty() {
+        let size = |flavour| build::text_size(env, flavour);
+        let bytes = size(Flavour::Plain)? - size(Flavour::Without)?;
+        figures.push(("bytes of text and constants in vmlinux", bytes));
+        println!();
+    }
+    for (name, bytes) in &figures {
+        println!("{name:<46} {bytes:>8}");
+    }
+
+    let pairs = match only {
+        "" => user_mode(env)?,
+        _ => Vec::new(),
+    };
+    if !pairs.is_empty() {
+        println!(
+            "\n{:<46} {:>8} {:>8} {:>8}",
+            "user-mode Linux, time relative to no filter", "median", "least", "most"
+        );
+    }
+    for (name, ratios) in &pairs {
+        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+        println!(
+            "{name:<46} {:>8.2} {least:>8.2} {most:>8.2}",
+            ratios[ratios.len() / 2]
+        );
+    }
+
     let version = source::version(&env.linux())?;
     if let Some(path) = &options.json {
         let list: Vec<serde_json::Value> = rows
@@ -154,7 +311,16 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
                 })
             })
             .collect();
-        let all = serde_json::json!({ "kernel": version, "unit": "instructions", "rows": list });
+        let times: Vec<serde_json::Value> = times
+            .iter()
+            .map(|(name, median, p99)| {
+                serde_json::json!({ "name": name, "median": median, "p99": p99 })
+            })
+            .collect();
+        let all = serde_json::json!({
+            "kernel": version, "unit": "instructions", "rows": list,
+            "grace_periods": times, "bytes": figures, "user_mode": pairs,
+        });
         fs::write(path, format!("{all:#}\n"))?;
     }
     if let Some(path) = &options.plot {
@@ -173,17 +339,46 @@ mod tests {
         assert_eq!((parsed.median, parsed.mean), (1437, 1501));
         assert_eq!(parsed.name, "test filter in C, passes");
         assert_eq!(row("FAILED: no null_blk"), None);
-        let names = names();
-        assert_eq!(names.len(), 19);
-        assert_eq!(names.iter().filter(|n| n.ends_with(NOTHING)).count(), 2);
+        assert_eq!(names("main").len(), 22);
+        assert_eq!(names("without").len(), 2);
+        assert_eq!(names("cpus").len(), 9);
+        let nothing = |name: &&String| name.ends_with(NOTHING);
+        assert_eq!(names("main").iter().filter(nothing).count(), 2);
+        assert!(names("main").contains(&"blkdelay, 0 ms".into()));
+        assert!(names("main").contains(&"dm-linear".into()));
+    }
+
+    #[test]
+    fn what_is_compared() {
         let row = |name: &str, median| Row {
             name: name.into(),
             median,
             mean: 0,
         };
-        let rows = [row(NOTHING, 10), row("w: nothing attached anywhere", 20)];
+        let mut rows = vec![
+            row(NOTHING, 10),
+            row("w: nothing attached anywhere", 20),
+            row("1 CPU: nothing attached anywhere", 30),
+        ];
         assert_eq!(base(&rows, &row("C: passes", 0)), 10);
         assert_eq!(base(&rows, &row("w: x", 0)), 20);
-        assert!(names.contains(&"Rust: passes".into()) && names.contains(&"dm-linear".into()));
+        rows.push(row("CONFIG_BLK_FILTER=n", 9));
+        rows.push(row("w: CONFIG_BLK_FILTER=n", 19));
+        assert_eq!(base(&rows, &row("C: passes", 0)), 9);
+        assert_eq!(base(&rows, &row(NOTHING, 0)), 9);
+        assert_eq!(base(&rows, &row("w: x", 0)), 19);
+        assert_eq!(base(&rows, &row("1 CPU: x", 0)), 30);
+    }
+
+    #[test]
+    fn times_are_multiples() {
+        let lines = [
+            "time grace period: 100 200",
+            "stack 5",
+            "time attach: 50 300",
+        ];
+        let times = times(&lines.map(String::from));
+        assert_eq!(times[1], ("attach".into(), 0.5, 3.0));
+        assert_eq!(times.len(), 2);
     }
 }

@@ -18,6 +18,10 @@ pub enum Flavour {
     Plain,
     /// KASAN, lockdep, PROVE_RCU and friends.
     Debug,
+    /// KCSAN, which looks for data races.
+    Kcsan,
+    /// Plain, but with CONFIG_BLK_FILTER=n.
+    Without,
 }
 
 impl Flavour {
@@ -25,6 +29,8 @@ impl Flavour {
         match self {
             Flavour::Plain => "plain",
             Flavour::Debug => "debug",
+            Flavour::Kcsan => "kcsan",
+            Flavour::Without => "without",
         }
     }
 
@@ -32,6 +38,8 @@ impl Flavour {
         match self {
             Flavour::Plain => &["plain"],
             Flavour::Debug => &["plain", "debug"],
+            Flavour::Kcsan => &["plain", "kcsan"],
+            Flavour::Without => &["plain", "without"],
         }
     }
 }
@@ -61,7 +69,11 @@ fn jobs() -> String {
 }
 
 pub fn make(env: &Env, build: &Path) -> Command {
-    let mut make = env.tool_in(&env.linux(), "make", &[]);
+    make_in(env, &env.linux(), build)
+}
+
+fn make_in(env: &Env, tree: &Path, build: &Path) -> Command {
+    let mut make = env.tool_in(tree, "make", &[]);
     make.args(["LLVM=1", "CC=ccache clang", &jobs()])
         .arg(format!("O={}", build.display()));
     make
@@ -162,20 +174,79 @@ pub fn kernel(env: &Env, flavour: Flavour) -> Result<Kernel> {
     Ok(kernel)
 }
 
+/// Bytes of code and of constant data in a kernel, as `size` counts them.
+pub fn text_size(env: &Env, flavour: Flavour) -> Result<i64> {
+    let vmlinux = dir(env, "build", flavour).join("vmlinux");
+    let out = ui::output(env.tool_in(&env.cache, "llvm-size", &[]).arg(vmlinux))?;
+    let number = out
+        .lines()
+        .nth(1)
+        .and_then(|line| line.split_whitespace().next());
+    Ok(number.context("what does llvm-size say?")?.parse()?)
+}
+
+/// A second work tree, at a commit.
+fn worktree(env: &Env, name: &str, commit: &str) -> Result<PathBuf> {
+    let tree = env.cache.join(format!("{name}{}", env.suffix()));
+    if !tree.join("Makefile").exists() {
+        remove_all(&tree)?;
+        ui::output(env.git().args(["worktree", "prune"]))?;
+        let mut git = env.git();
+        git.args(["worktree", "add", "-q", "--force", "--detach"]);
+        ui::output(git.arg(&tree).arg(commit))?;
+    } else {
+        let mut git = env.git();
+        git.arg("-C").arg(&tree);
+        ui::output(git.args(["checkout", "-q", "--detach", commit]))?;
+    }
+    Ok(tree)
+}
+
+/// Builds each commit of the series for user mode, with all that it has; warnings are errors.
+pub fn commits(env: &Env) -> Result<Vec<(String, Result<()>)>> {
+    prepare(env)?;
+    let commits = tree::series(&env.repo)?;
+    let ids = tree::assemble(env, "base", &commits)?;
+    let build = env.cache.join(format!("build/commits{}", env.suffix()));
+    fs::create_dir_all(&build)?;
+    let all = build.join("fragment.config");
+    fs::copy(env.repo.join("xtask/kernel/commits.config"), &all)?;
+    let log = env.log("commits");
+    let mut built = Vec::new();
+    for (commit, id) in commits.iter().zip(&ids) {
+        let tree = worktree(env, "commits", id)?;
+        let make = || {
+            let mut make = make_in(env, &tree, &build);
+            make.args(["ARCH=um", "-s"]);
+            make
+        };
+        let outcome = ui::step(&format!("build {}", commit.name), |step| {
+            // Each commit has other options.
+            let mut config = make();
+            config.arg(format!("KCONFIG_ALLCONFIG={}", all.display()));
+            ui::run_logged(config.arg("allnoconfig"), &log, step)?;
+            ui::run_logged(make().args(["linux", "modules"]), &log, step)?;
+            let modules = "tools/testing/selftests/blkfilter/test_modules";
+            if tree.join(modules).exists() {
+                let mut make = make();
+                make.arg(format!("M={modules}"));
+                make.arg(format!("MO={}", build.join("test_modules").display()));
+                ui::run_logged(make.arg("modules"), &log, step)?;
+            }
+            Ok(())
+        });
+        built.push((commit.name.clone(), outcome));
+    }
+    Ok(built)
+}
+
 /// The instructions of each object in `block/`, of the kernel without the series and of that with
 /// it and `CONFIG_BLK_FILTER=n`: name and both.
 pub fn objects(env: &Env) -> Result<Vec<(String, String, String)>> {
     prepare(env)?;
-    let base = env.cache.join(format!("base{}", env.suffix()));
-    if !base.join("Makefile").exists() {
-        remove_all(&base)?;
-        ui::output(env.git().args(["worktree", "prune"]))?;
-        let mut git = env.git();
-        git.args(["worktree", "add", "-q", "--force", "--detach"]);
-        ui::output(git.arg(&base).arg("base"))?;
-    }
+    let base = worktree(env, "base", "base")?;
     let mut fragment = String::new();
-    for name in ["plain", "objects"] {
+    for name in ["plain", "without", "objects"] {
         fragment += &fs::read_to_string(env.repo.join(format!("xtask/kernel/{name}.config")))?;
     }
     let mut both = Vec::new();
@@ -187,9 +258,8 @@ pub fn objects(env: &Env) -> Result<Vec<(String, String, String)>> {
         ui::step(&format!("build block/ of the {name}"), |step| {
             let all = build.join("fragment.config");
             let make = || {
-                let mut make = env.tool_in(&tree, "make", &[]);
-                make.args(["LLVM=1", "CC=ccache clang", "-s", &jobs()])
-                    .arg(format!("O={}", build.display()));
+                let mut make = make_in(env, &tree, &build);
+                make.arg("-s");
                 make
             };
             if !stamped(&all, &fragment) {
@@ -259,7 +329,7 @@ pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf
         ui::run_logged(&mut command, &env.log("selftests"), step)
     })?;
     if !install
-        .join("blkfilter/test_modules/blkfilter_test.ko")
+        .join("blkfilter/test_modules/blkfilter_bench.ko")
         .exists()
     {
         bail!(
@@ -299,6 +369,34 @@ pub fn uml_kunit(env: &Env) -> Result<PathBuf> {
     Ok(json)
 }
 
+/// `make` for user mode.
+fn make_uml(env: &Env, build: &Path) -> Command {
+    let mut make = make(env, build);
+    make.args(["ARCH=um", "-s"]);
+    make
+}
+
+/// Writes `.config` for user mode from a fragment, if that changed.
+fn configure_uml(env: &Env, build: &Path, fragment: &str, step: &ui::Step) -> Result<()> {
+    fs::create_dir_all(build)?;
+    let all = build.join("fragment.config");
+    if stamped(&all, fragment) {
+        return Ok(());
+    }
+    fs::write(&all, fragment)?;
+    let mut config = make_uml(env, build);
+    config
+        .arg(format!("KCONFIG_ALLCONFIG={}", all.display()))
+        .arg("allnoconfig");
+    ui::run_logged(&mut config, &env.log("config"), step)?;
+    let lost = lost(fragment, &fs::read_to_string(build.join(".config"))?);
+    if !lost.is_empty() {
+        remove_all(&all)?;
+        bail!("not to be had: {}", lost.join(", "));
+    }
+    Ok(())
+}
+
 /// Builds the kernel crate, and all that comes before it, for user mode and with `options`.
 pub fn crate_with(env: &Env, options: &[&str]) -> Result<()> {
     prepare(env)?;
@@ -306,7 +404,6 @@ pub fn crate_with(env: &Env, options: &[&str]) -> Result<()> {
     let build = env
         .cache
         .join(format!("build/crate-{name}{}", env.suffix()));
-    fs::create_dir_all(&build)?;
     ui::step(
         &format!("build the kernel crate with {}", options.join(", ")),
         |step| {
@@ -315,27 +412,9 @@ pub fn crate_with(env: &Env, options: &[&str]) -> Result<()> {
             for option in options {
                 fragment += &format!("{option}\n");
             }
-            let all = build.join("fragment.config");
-            let make = || {
-                let mut make = make(env, &build);
-                make.args(["ARCH=um", "-s"]);
-                make
-            };
-            if !stamped(&all, &fragment) {
-                fs::write(&all, &fragment)?;
-                let mut config = make();
-                config
-                    .arg(format!("KCONFIG_ALLCONFIG={}", all.display()))
-                    .arg("allnoconfig");
-                ui::run_logged(&mut config, &env.log("config"), step)?;
-                let lost = lost(&fragment, &fs::read_to_string(build.join(".config"))?);
-                if !lost.is_empty() {
-                    remove_all(&all)?;
-                    bail!("not to be had: {}", lost.join(", "));
-                }
-            }
+            configure_uml(env, &build, &fragment, step)?;
             let log = env.log("crate");
-            ui::run_logged(make().arg("prepare"), &log, step)?;
+            ui::run_logged(make_uml(env, &build).arg("prepare"), &log, step)?;
             // Such as code that nobody uses.
             if fs::read_to_string(&log)?.contains("--> rust/kernel/block") {
                 bail!("there are warnings, see {}", log.display());
@@ -343,6 +422,33 @@ pub fn crate_with(env: &Env, options: &[&str]) -> Result<()> {
             Ok(())
         },
     )
+}
+
+/// Builds user-mode Linux for the bench, and the selftests' modules for it; program and modules.
+pub fn uml_bench(env: &Env) -> Result<(PathBuf, PathBuf)> {
+    prepare(env)?;
+    let build = env.cache.join(format!("build/umlbench{}", env.suffix()));
+    let modules = env.cache.join(format!("modules/umlbench{}", env.suffix()));
+    ui::step("build user-mode Linux for the bench", |step| {
+        let fragment = fs::read_to_string(env.repo.join("xtask/kernel/umlbench.config"))?;
+        configure_uml(env, &build, &fragment, step)?;
+        let log = env.log("umlbench");
+        ui::run_logged(make_uml(env, &build).args(["linux", "modules"]), &log, step)?;
+        let source = "tools/testing/selftests/blkfilter/test_modules";
+        fs::create_dir_all(&modules)?;
+        for entry in fs::read_dir(env.repo.join(source))? {
+            let path = entry?.path();
+            let text = fs::read(&path)?;
+            let copy = modules.join(path.file_name().unwrap_or_default());
+            if fs::read(&copy).ok().as_ref() != Some(&text) {
+                fs::write(copy, text)?;
+            }
+        }
+        let mut make = make_uml(env, &build);
+        make.arg(format!("M={}", modules.display())).arg("modules");
+        ui::run_logged(&mut make, &env.log("umlbench-modules"), step)
+    })?;
+    Ok((build.join("linux"), modules))
 }
 
 /// The KTAP in a kernel log, as JSON.

@@ -211,8 +211,8 @@ fn command(env: &Env, guest: &Guest, dir: &Path, root: &Path) -> Result<Command>
         arg("-seed", "1".into());
         arg("-rtc", "base=2026-01-01,clock=vm".into());
     }
-    let cpus = if guest.icount { 1 } else { guest.cpus };
-    let threads = if cpus > 1 && accel == "tcg" {
+    let cpus = guest.cpus;
+    let threads = if cpus > 1 && accel == "tcg" && !guest.icount {
         ",thread=multi"
     } else {
         ""

@@ -132,6 +132,24 @@ pub fn lint(env: &Env) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
+/// Each commit of the series builds, so that a bisection can stop there.
+pub fn commits(env: &Env) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for (name, built) in build::commits(env)? {
+        if let Err(error) = &built {
+            eprintln!("{error:#}");
+        }
+        cases.push(Case {
+            name: format!("{name} builds"),
+            outcome: match built {
+                Ok(()) => Outcome::Pass,
+                Err(_) => Outcome::Fail,
+            },
+        });
+    }
+    Ok(cases)
+}
+
 /// checkpatch of each patch; rustfmt and kernel-doc of each file of ours.
 pub fn check(env: &Env) -> Result<Vec<Case>> {
     build::prepare(env)?;

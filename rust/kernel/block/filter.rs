@@ -348,6 +348,11 @@ impl FilteredBio {
     /// Without meaning for a bio without sectors.
     #[inline]
     pub fn sector(&self) -> u64 {
+        // A call only if there is something to subtract.
+        // SAFETY: By the type invariants the filter is valid, and nobody changes this after attach.
+        if !unsafe { (*self.filter.as_ptr()).on_partition } {
+            return self.iter().bi_sector;
+        }
         // SAFETY: By the type invariants both pointers are valid.
         unsafe { bindings::bdev_filter_sector(self.filter.as_ptr(), self.as_raw()) }
     }

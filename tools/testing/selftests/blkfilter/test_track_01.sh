@@ -6,7 +6,7 @@
 . "$(dirname "$0")"/test_common.sh
 
 tracker=/sys/kernel/debug/changetrack
-plan 23
+plan 25
 load rust_blk_changetrack
 DEVS+=("rmmod rust_blk_changetrack")
 load_test_filter
@@ -25,11 +25,11 @@ bits() {	# device
 # The interface.
 new_nullb discard=1 size=32
 check "C29: an unknown option is EINVAL" write_fails EINVAL $DEV "changetrack size=1"
-for granularity in 0 2048 2097152 65537 64K; do
+for granularity in 0 2048 2M 65537 64KB K 4194304K; do
 	check "C29: a granularity of $granularity is EINVAL" \
 		write_fails EINVAL $DEV "changetrack granularity=$granularity"
 done
-check "C29: attach" attach $DEV "changetrack granularity=1048576"
+check "C29: attach" attach $DEV "changetrack granularity=1M"
 check "before a switch everything may have changed" eq "$(bits $DEV)" ffffffffffffffff
 check "a request that is not one is EINVAL" \
 	fails_with "Invalid argument" bash -c "echo sw > $tracker/$DEV/generation"

@@ -1,0 +1,31 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What a bio costs, as process 1 of user-mode Linux. The first argument is a directory
+# with the modules; the file "out" there gets a line for each pair of runs: name, time
+# with nothing attached, time with the filter, in nanoseconds per bio.
+
+exec > "$1/out" 2>&1
+finish() { echo "$*"; sync; echo o > /proc/sysrq-trigger; sleep 60; }
+
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t debugfs debugfs /sys/kernel/debug
+mount -t devtmpfs dev /dev
+for module in blkfilter_bench blkfilter_twins_c blkfilter_twins_rust; do
+	insmod "$1/$module.ko" || finish "FAILED: no $module"
+done
+bench=/sys/kernel/debug/blkfilter_bench
+measure() { echo "/dev/nullb0 20000" > $bench || finish "FAILED: bench"; cut -d' ' -f1 $bench; }
+measure > /dev/null
+for ((n = 0; n < 15; n++)); do
+	for filter in c_pass rust_pass c_hook rust_hook; do
+		without=$(measure)
+		echo $filter > /sys/block/nullb0/filter || finish "FAILED: attach"
+		with=$(measure)
+		echo none > /sys/block/nullb0/filter || finish "FAILED: detach"
+		echo "pair $filter $without $with"
+	done
+done
+finish done
