@@ -156,10 +156,17 @@ impl Tracker {
         let start = bio.sector() << 9;
         let (first, last) = (start >> self.shift, (start + size - 1) >> self.shift);
         let bitmap = &self.bitmaps[(self.active.load(Relaxed) & 1) as usize];
-        // Mostly it is one block.
         if first == last {
-            return self.set(bitmap, first / 64, 1 << (first % 64));
+            self.set(bitmap, first / 64, 1 << (first % 64));
+        } else {
+            self.set_all(bitmap, first, last);
         }
+    }
+
+    /// Sets the bits from `first` to `last`. Not inlined, as mostly there is but one, and that then
+    /// needs no registers saved.
+    #[inline(never)]
+    fn set_all(&self, bitmap: &Bitmap, first: u64, last: u64) {
         for word in first / 64..=last / 64 {
             let from = first.max(word * 64) % 64;
             let to = last.min(word * 64 + 63) % 64;

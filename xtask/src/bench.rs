@@ -64,7 +64,9 @@ fn names(part: &str) -> Vec<String> {
         if let Some(dm) = line.strip_prefix("dm ") {
             return Some(format!("dm-{}", dm.split(' ').next()?));
         }
-        let starts = line.starts_with("row ") || line.starts_with("with ");
+        let starts = ["row ", "with ", "fio_row "]
+            .iter()
+            .any(|start| line.starts_with(start));
         // What comes before the name may be in quotes, too; what comes after it never is.
         let parts: Vec<&str> = line.split('"').filter(|_| starts).collect();
         Some(parts.get(parts.len().checked_sub(2)?)?.to_string())
@@ -339,11 +341,11 @@ mod tests {
         assert_eq!((parsed.median, parsed.mean), (1437, 1501));
         assert_eq!(parsed.name, "test filter in C, passes");
         assert_eq!(row("FAILED: no null_blk"), None);
-        assert_eq!(names("main").len(), 22);
+        assert_eq!(names("main").len(), 25);
         assert_eq!(names("without").len(), 2);
         assert_eq!(names("cpus").len(), 9);
         let nothing = |name: &&String| name.ends_with(NOTHING);
-        assert_eq!(names("main").iter().filter(nothing).count(), 2);
+        assert_eq!(names("main").iter().filter(nothing).count(), 3);
         assert!(names("main").contains(&"blkdelay, 0 ms".into()));
         assert!(names("main").contains(&"dm-linear".into()));
     }

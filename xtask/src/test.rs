@@ -190,9 +190,11 @@ fn selftests_within(
     guest.cpus = 4;
     guest.kmemleak = flavour == Flavour::Debug;
     guest.timeout = Duration::from_secs(seconds);
+    // Becomes /dev/pmem0.
+    guest.cmdline = "memmap=64M!1G".into();
     if env.mutant.borrow().is_some() {
         // An oops is how some bugs show themselves to the test.
-        guest.cmdline = "sysctl.kernel.panic_on_oops=0".into();
+        guest.cmdline += " sysctl.kernel.panic_on_oops=0";
     }
     let name = format!("selftests on the {} kernel", flavour.name());
     ui::step(&name, |_| {

@@ -6,7 +6,7 @@
 . "$(dirname "$0")"/test_common.sh
 
 tracker=/sys/kernel/debug/changetrack
-plan 25
+plan 27
 load rust_blk_changetrack
 DEVS+=("rmmod rust_blk_changetrack")
 load_test_filter
@@ -39,18 +39,29 @@ check "after the first everything that it saw: nothing" eq "$(bits $DEV)" 000000
 dwrite $DEV 4096 1 0
 dwrite $DEV 1048576 1 3
 dwrite $DEV 4096 2 $((9 * 256 - 1))
-check "nothing is seen before the switch" eq "$(bits $DEV)" 0000000000000000
+check "marks: nothing is seen before the switch" eq "$(bits $DEV)" 0000000000000000
 switch $DEV
-check "writes are" eq "$(bits $DEV)" 0903000000000000
+check "marks: writes are seen after it" eq "$(bits $DEV)" 0903000000000000
 dread $DEV 1048576 4
 blkdiscard -f -o $((16 << 20)) -l $((8 << 20)) /dev/$DEV
 switch $DEV
-check "reads are not, discards are" eq "$(bits $DEV)" 0000ff0000000000
+check "marks: reads are not, discards are" eq "$(bits $DEV)" 0000ff0000000000
 id=$(field $DEV id)
 detach $DEV
 attach $DEV "changetrack granularity=1048576"
 check "another attachment has another id" not eq "$id" "$(field $DEV id)"
 check "and can tell nothing" eq "$(field $DEV everything)" 1
+detach $DEV
+
+# Many blocks: 63 to 574.
+attach $DEV "changetrack granularity=4K"
+quiet $DEV
+switch $DEV
+blkdiscard -f -o $((63 * 4096)) -l $((512 * 4096)) /dev/$DEV
+switch $DEV
+check "marks: the first and the last of many, and all between" \
+	eq "$(bits $DEV | head -c 160)" "00000000000000""80$(printf 'f%.0s' {1..126})7f$(printf '0%.0s' {1..16})"
+check "marks: and no other" eq "$(field $DEV changed)" 512
 detach $DEV
 
 # A write that is on its way, below the filter of a partition, at the switch.
@@ -63,7 +74,7 @@ hold
 dwrite $PART 65536 1 5 & writer=$!
 wait_for grep -qx 1 $TEST_DIR/held
 switch $PART
-check "a write is marked before it reaches the disk" eq "$(field $PART changed)" 1
+check "marks: a write is marked before it reaches the disk" eq "$(field $PART changed)" 1
 echo pass > $TEST_DIR/mode
 echo 1 > $TEST_DIR/release
 wait $writer
@@ -99,7 +110,7 @@ done
 check "a load of 4 writers" fio_passes $fio
 switch $DEV
 bits $DEV >> "$TMP/all"
-check "every block is in some generation" python3 - "$TMP/all" <<'PY'
+check "marks: every block is in some generation" python3 - "$TMP/all" <<'PY'
 import sys
 marked = 0
 for line in open(sys.argv[1]):

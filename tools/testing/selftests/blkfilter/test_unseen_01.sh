@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 31
+plan 34
 load_test_filter
 load dm_mod
 
@@ -148,5 +148,31 @@ check "C28: clones of requests: the bio is, above" eq "$(filter_stat $top seen)"
 udev_on
 detach $top && detach $DEV
 
+# Stores into a mapped file, if there is a disk that is memory.
+dax="DAX: a store is not seen"
+if [ -b /dev/pmem0 ]; then
+	mkdir "$TMP/mnt"
+	mkfs.ext4 -q -b 4096 /dev/pmem0 &&
+		mount -o dax=always,lazytime,commit=600 /dev/pmem0 "$TMP/mnt" || bail "DAX"
+	head -c 65536 /dev/zero > "$TMP/mnt/file"
+	sync "$TMP/mnt/file"
+	attach pmem0 blkfilter_test || bail "cannot attach"
+	quiet pmem0
+	cat > "$TMP/store.py" <<-'END'
+		import mmap, sys
+		with open(sys.argv[1], "r+b") as f:
+		    mmap.mmap(f.fileno(), 0)[4096:4112] = b"stored by a CPU!"
+	END
+	check "C28: $dax" unseen pmem0 python3 "$TMP/store.py" "$TMP/mnt/file"
+	check "C28: DAX: it is on the disk" eval "dd if=/dev/pmem0 bs=1M iflag=direct status=none |
+		grep -q 'stored by a CPU!'"
+	check "C28: DAX: the read of that was seen" [ "$(filter_stat pmem0 seen)" -ge 64 ]
+	detach pmem0
+	umount "$TMP/mnt"
+else
+	for dax in "$dax" "DAX: it is on the disk" "DAX: the read of that was seen"; do
+		ktap_test_skip "C28: $dax"
+	done
+fi
 check "C11: all were released" eq "$(get attached)" "$(get released)"
 ktap_finished
