@@ -6,7 +6,12 @@
 # with nothing attached, time with the filter, in nanoseconds per bio.
 
 exec > "$1/out" 2>&1
-finish() { echo "$*"; sync; echo o > /proc/sysrq-trigger; sleep 60; }
+# There is no SysRq in user mode: reboot(2).
+finish() {
+	echo "$*"
+	sync
+	perl -e 'syscall(169, 0xfee1dead, 672274793, 0x4321fedc, 0)'
+}
 
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc

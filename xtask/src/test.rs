@@ -212,8 +212,12 @@ fn selftests_within(
         let mut cases = ktap::selftests(&output);
         match outcome {
             Ok(outcome) => {
-                let splats = outcome.splats.iter().filter(|splat| ours(splat));
-                cases.extend(splats.map(|splat| log_case(splat)));
+                let (ours, others): (Vec<_>, Vec<_>) =
+                    outcome.splats.iter().partition(|splat| ours(splat));
+                cases.extend(ours.iter().map(|splat| log_case(splat)));
+                if !others.is_empty() {
+                    eprintln!("    {} data races of code that is not ours", others.len());
+                }
             }
             // What it said until then counts.
             Err(error) if !cases.is_empty() => {

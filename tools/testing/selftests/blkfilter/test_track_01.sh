@@ -6,7 +6,7 @@
 . "$(dirname "$0")"/test_common.sh
 
 tracker=/sys/kernel/debug/changetrack
-plan 27
+plan 28
 load rust_blk_changetrack
 DEVS+=("rmmod rust_blk_changetrack")
 load_test_filter
@@ -46,6 +46,8 @@ dread $DEV 1048576 4
 blkdiscard -f -o $((16 << 20)) -l $((8 << 20)) /dev/$DEV
 switch $DEV
 check "marks: reads are not, discards are" eq "$(bits $DEV)" 0000ff0000000000
+switch $DEV
+check "marks: nothing is from the generation before that" eq "$(bits $DEV)" 0000000000000000
 id=$(field $DEV id)
 detach $DEV
 attach $DEV "changetrack granularity=1048576"
