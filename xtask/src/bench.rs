@@ -18,6 +18,8 @@ const NOTHING: &str = "nothing attached anywhere";
 /// The row of a kernel that has no filters.
 const WITHOUT: &str = "CONFIG_BLK_FILTER=n";
 
+const USER_MODE: &str = "user-mode Linux";
+
 /// The guests that are run: part of the script, kernel, CPUs.
 const PARTS: [(&str, Flavour, u32); 3] = [
     ("without", Flavour::Without, 1),
@@ -121,6 +123,7 @@ fn plot(rows: &[Row], kernel: &str) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"860\" height=\"{}\" \
          font-family=\"sans-serif\" font-size=\"13\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
          <text x=\"10\" y=\"20\" font-size=\"15\">Instructions per bio, {kernel}, \
          logarithmic</text>\n",
         (rows.len() as i32 + 2) * height
@@ -196,8 +199,10 @@ fn user_mode(env: &Env) -> Result<Vec<(String, Vec<f64>)>> {
     fs::write(&script, include_str!("../guest/umlbench.sh"))?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
     let out = ui::step("the bench, in user mode", |step| {
-        let mut command = env.tool_in(&env.cache, &linux.display().to_string(), &[]);
+        let mut command = env.tool_in(&env.cache, "timeout", &[]);
         command
+            .arg("300")
+            .arg(linux)
             .args(["mem=512M", "rootfstype=hostfs", "rw", "con=null", "quiet"])
             .args(["null_blk.irqmode=0", "null_blk.gb=1"])
             .arg(format!("init={}", script.display()))
@@ -237,18 +242,22 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
             lines.extend(printed.lines);
         }
     }
-    if rows.is_empty() {
-        let all: Vec<String> = PARTS.iter().flat_map(|(name, ..)| names(name)).collect();
+    let user_mode_wanted = USER_MODE.contains(only);
+    if rows.is_empty() && !user_mode_wanted {
+        let mut all: Vec<String> = PARTS.iter().flat_map(|(name, ..)| names(name)).collect();
+        all.push(USER_MODE.into());
         bail!(
             "no row has {only} in its name; there are: {}",
             all.join(", ")
         );
     }
 
-    println!(
-        "\n{:<46} {:>8} {:>8} {:>8}",
-        "instructions per bio", "median", "mean", "over"
-    );
+    if !rows.is_empty() {
+        println!(
+            "\n{:<46} {:>8} {:>8} {:>8}",
+            "instructions per bio", "median", "mean", "over"
+        );
+    }
     for row in &rows {
         let over = row.median - base(&rows, row);
         println!(
@@ -284,20 +293,24 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
         println!("{name:<46} {bytes:>8}");
     }
 
-    let pairs = match only {
-        "" => user_mode(env)?,
-        _ => Vec::new(),
+    let pairs = if user_mode_wanted {
+        user_mode(env)?
+    } else {
+        Vec::new()
     };
     if !pairs.is_empty() {
         println!(
             "\n{:<46} {:>8} {:>8} {:>8}",
-            "user-mode Linux, time relative to no filter", "median", "least", "most"
+            format!("{USER_MODE}, time relative to no filter"),
+            "median",
+            "least",
+            "most"
         );
     }
     for (name, ratios) in &pairs {
         let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
         println!(
-            "{name:<46} {:>8.2} {least:>8.2} {most:>8.2}",
+            "{name:<46} {:>8.3} {least:>8.3} {most:>8.3}",
             ratios[ratios.len() / 2]
         );
     }
