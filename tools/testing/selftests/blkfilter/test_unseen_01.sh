@@ -132,8 +132,9 @@ check "C28: whole disk: it is the partition's sector" cmp -n 4096 \
 	<(dd if=/dev/$PART bs=4096 count=1 iflag=direct status=none)
 detach $PART
 
-# Clones of requests, below a device mapper that works with requests.
-new_nullb
+# Clones of requests, below a device mapper that works with requests.  Such a one must
+# not be above a disk whose driver sleeps, as null_blk does that has memory.
+new_nullb memory_backed=0
 dmsetup create blkfilter_clones --table \
 	"0 131072 multipath 0 0 1 1 round-robin 0 1 1 /dev/$DEV 1" || bail "multipath"
 DEVS+=("dmsetup remove --retry blkfilter_clones")
