@@ -111,7 +111,7 @@ if [ $PART = cpus ]; then
 	takes "grace period, under load" "rcu 50"
 	takes "attach, under load" "/dev/nullb0 50 attach"
 	takes "detach, under load" "/dev/nullb0 50 detach"
-	kill $fio
+	kill $fio || fail "there was no load"
 	wait $fio
 	exit 0
 fi

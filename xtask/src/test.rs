@@ -212,10 +212,13 @@ fn selftests_within(
         let mut cases = ktap::selftests(&output);
         match outcome {
             Ok(outcome) => {
+                if flavour == Flavour::Kcsan && !outcome.log.contains("kcsan: enabled") {
+                    bail!("KCSAN is not at work in this kernel");
+                }
                 let (ours, others): (Vec<_>, Vec<_>) =
                     outcome.splats.iter().partition(|splat| ours(splat));
                 cases.extend(ours.iter().map(|splat| log_case(splat)));
-                if !others.is_empty() {
+                if flavour == Flavour::Kcsan {
                     eprintln!("    {} data races of code that is not ours", others.len());
                 }
             }
@@ -480,7 +483,6 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
             report.run("lint", style::lint(env))?;
             report.run("commits", style::commits(env))?;
             report.run("disassembly", disassembly(env))?;
-            report.run("power-cut", power_cut(env))?;
         }
         if options.full || options.flavour == Some(Flavour::Debug) {
             report.run("kunit-debug", kunit_qemu(env))?;
