@@ -53,6 +53,7 @@ static struct bdev_filter_hook *bdev_filter_alloc_hook(struct bdev_filter *flt)
 	struct bdev_filter_pcpu *pcpu;
 	struct bdev_filter_hook *hook;
 	unsigned long flags;
+	bool wait;
 
 	local_irq_save(flags);
 	pcpu = this_cpu_ptr(flt->pcpu);
@@ -65,9 +66,12 @@ static struct bdev_filter_hook *bdev_filter_alloc_hook(struct bdev_filter *flt)
 	if (hook)
 		return hook;
 
-	/* Only ->process() can wait until another bio completes. */
-	return mempool_alloc(flt->hooks, current_work() == &flt->work ?
-			     GFP_NOIO : GFP_NOWAIT);
+	/*
+	 * Only ->process() can wait until another bio completes; but not what it calls,
+	 * such as ->submit_bio() for a bio that came back to this device.
+	 */
+	wait = current_work() == &flt->work && !blk_filter_atomic();
+	return mempool_alloc(flt->hooks, wait ? GFP_NOIO : GFP_NOWAIT);
 }
 
 /*
@@ -111,6 +115,18 @@ static void bdev_filter_hook_end(struct bio *bio)
 	bdev_filter_put(flt);
 }
 
+/* For a function that may sleep: memory must not wait for this very bio. */
+static void bdev_filter_hook_end_in_task(struct bio *bio)
+{
+	struct bdev_filter_hook *hook = bio->bi_private;
+	unsigned int memflags = memalloc_noio_save();
+
+	if (hook->in_task)
+		bio_clear_flag(bio, BIO_COMPLETE_IN_TASK);
+	bdev_filter_hook_end(bio);
+	memalloc_noio_restore(memflags);
+}
+
 /* For bdev_filter_arm(), with a function, and bdev_filter_retarget(), without. */
 static struct bdev_filter_hook *
 bdev_filter_hook(struct bdev_filter *flt, struct bio *bio,
@@ -143,8 +159,9 @@ bdev_filter_hook(struct bdev_filter *flt, struct bio *bio,
  * @end_io: the function; called in any context, also in hard interrupt
  *
  * From ->submit_bio() this does not wait for memory and may fail; the bio can
- * then be deferred.  From ->process() it waits for the completion of another bio
- * if it has to, and does not fail.
+ * then be deferred.  From ->process(), with no spinlock held and outside of RCU read
+ * sections, it waits for the completion of another bio if it has to, and does not
+ * fail.
  *
  * Return: what @end_io gets, with @data to be filled in by the caller; %NULL if
  * there is no memory, or if the filter may not do this to the bio, see
@@ -164,6 +181,11 @@ EXPORT_SYMBOL_GPL(bdev_filter_arm);
  * @bio: a bio that it passes or resubmits right after this
  * @end_io: the function; called in process context
  *
+ * @end_io is called where the bio completes if that is process context: inside of
+ * bdev_filter_resubmit() for some drivers, so with the locks that are held there.
+ * Else a worker does it that other completions of this CPU wait for, without I/O for
+ * memory: it should not take long, and must not wait for I/O.
+ *
  * Otherwise as bdev_filter_arm().
  */
 struct bdev_filter_hook *bdev_filter_arm_in_task(struct bdev_filter *flt,
@@ -175,21 +197,47 @@ struct bdev_filter_hook *bdev_filter_arm_in_task(struct bdev_filter *flt,
 	if (hook) {
 		/* Who polls expects the completion where it polls. */
 		bio_clear_polled(bio);
+		/* The flag may be the submitter's, who may submit the bio again. */
+		hook->in_task = !bio_flagged(bio, BIO_COMPLETE_IN_TASK);
 		bio_set_flag(bio, BIO_COMPLETE_IN_TASK);
+		bio->bi_end_io = bdev_filter_hook_end_in_task;
 	}
 	return hook;
 }
 EXPORT_SYMBOL_GPL(bdev_filter_arm_in_task);
 
+/* Whether filters have sent a bio to another place too often. */
+bool blk_filter_too_far(const struct bio *bio)
+{
+	bio_end_io_t *end_io = bio->bi_end_io;
+	void *private = bio->bi_private;
+	int hops = 0;
+
+	/* Each time there is a hook without a function, on top of those before. */
+	while (end_io == bdev_filter_hook_end ||
+	       end_io == bdev_filter_hook_end_in_task) {
+		const struct bdev_filter_hook *hook = private;
+
+		hops += !hook->end_io;
+		end_io = hook->bi_end_io;
+		private = hook->bi_private;
+	}
+	return hops > BDEV_FILTER_HOPS;
+}
+
 /* A filter wants the bio to go to another place; true if it does not go on here. */
 bool blk_filter_retarget(struct bio *bio)
 {
-	for (int hops = 0; hops < BDEV_FILTER_HOPS; hops++) {
+	while (!blk_filter_too_far(bio)) {
 		struct block_device *bdev = bio->bi_bdev;
 		enum bdev_filter_verdict verdict;
 
-		/* What submit_bio_noacct() does, without the recursion. */
-		if (!submit_bio_check(bio) || blk_throtl_bio(bio))
+		/*
+		 * What submit_bio_noacct() does, without the recursion.  One that stays
+		 * on its device has been throttled there.
+		 */
+		if (!submit_bio_check(bio) ||
+		    (!bio_flagged(bio, BIO_FILTERED) && blk_throtl_bio(bio)))
 			return true;
 		if (!bdev_test_flag(bdev, BD_FILTERED))
 			return false;

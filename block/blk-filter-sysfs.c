@@ -16,6 +16,7 @@ struct bdev_filter_kind {
 	struct list_head			entry;
 	const struct bdev_filter_operations	*ops;
 	void					*data;
+	struct rcu_head				rcu;
 };
 
 /* Held for attaching by name as well, so that the kind stays registered. */
@@ -104,6 +105,9 @@ void bdev_filter_unregister(const struct bdev_filter_operations *ops)
 
 	mutex_lock(&bdev_filter_mutex);
 	kind = bdev_filter_find(ops->name);
+	/* The name may be somebody else's. */
+	if (kind && kind->ops != ops)
+		kind = NULL;
 	if (!WARN_ON_ONCE(!kind))
 		list_del_rcu(&kind->entry);
 	mutex_unlock(&bdev_filter_mutex);
@@ -113,6 +117,40 @@ void bdev_filter_unregister(const struct bdev_filter_operations *ops)
 	kfree(kind);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_unregister);
+
+#ifdef CONFIG_MODULES
+/* A module goes and has left its filters registered, or its init has failed. */
+static int bdev_filter_module_notify(struct notifier_block *nb,
+				     unsigned long event, void *module)
+{
+	struct bdev_filter_kind *kind, *next;
+
+	if (event != MODULE_STATE_GOING)
+		return NOTIFY_DONE;
+
+	mutex_lock(&bdev_filter_mutex);
+	list_for_each_entry_safe(kind, next, &bdev_filter_kinds, entry) {
+		if (kind->ops->owner != module)
+			continue;
+		pr_warn("%s was not unregistered\n", kind->ops->name);
+		list_del_rcu(&kind->entry);
+		/* Before it frees the name a module waits for a grace period. */
+		kfree_rcu(kind, rcu);
+	}
+	mutex_unlock(&bdev_filter_mutex);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block bdev_filter_module_nb = {
+	.notifier_call = bdev_filter_module_notify,
+};
+
+static int __init bdev_filter_watch_modules(void)
+{
+	return register_module_notifier(&bdev_filter_module_nb);
+}
+subsys_initcall(bdev_filter_watch_modules);
+#endif
 
 static int blk_filter_attach_name(struct block_device *bdev, const char *name,
 				  const char *options)
@@ -124,6 +162,8 @@ static int blk_filter_attach_name(struct block_device *bdev, const char *name,
 	for (;;) {
 		mutex_lock(&bdev_filter_mutex);
 		kind = bdev_filter_find(name);
+		if (kind && !bdev_filter_owner_is_live(kind->ops))
+			kind = NULL;
 		flt = kind ? bdev_filter_attach(bdev, kind->ops, kind->data,
 						options) : ERR_PTR(-ENOENT);
 		mutex_unlock(&bdev_filter_mutex);
@@ -151,7 +191,7 @@ static int blk_filter_detach_any(struct block_device *bdev)
 	if (!flt)
 		return 0;
 
-	ret = __bdev_filter_detach(flt);
+	ret = __bdev_filter_detach(flt, true);
 	bdev_filter_put_handle(flt);
 	return ret;
 }

@@ -55,7 +55,8 @@
  *   flt->lock: the lists of a filter.
  *
  * The second is a mutex, the third a spinlock, and nothing else nests in them.
- * The core calls no method of a filter with either held.  Removal holds
+ * The core calls no method of a filter with either held, but allocates for uevents,
+ * without I/O, with the second held.  Removal holds
  * disk->open_mutex and takes filter_lock only; bd_holder_lock has nothing to do
  * with filters.  The sysfs attribute gives up its active reference before it
  * takes any lock or waits, so device_del() never waits for an attach or detach.
@@ -77,7 +78,7 @@
 
 DEFINE_STATIC_KEY_FALSE(blk_filter_key);
 
-/* The end of filters, and that of their own I/O, which the former may wait for. */
+/* Detach, and the end of a filter's own I/O, which the former may wait for. */
 static struct workqueue_struct *bdev_filter_wq;
 static struct workqueue_struct *bdev_filter_io_wq;
 
@@ -94,6 +95,7 @@ bdev_filter_call(struct bdev_filter *flt, struct bio *bio)
 static noinline enum bdev_filter_verdict
 bdev_filter_finish(struct bdev_filter *flt, struct bio *bio,
 		   enum bdev_filter_verdict verdict)
+	__releases_shared(RCU)
 {
 	if (verdict == BDEV_FILTER_END)
 		trace_bdev_filter_finish(flt, bio);
@@ -149,11 +151,16 @@ bool __blk_filter_bio(struct block_device *bdev, struct bio *bio)
 	return verdict;
 }
 
-/* The device has another size now. */
+/* The driver has set the size of the device. */
 void __blk_filter_resized(struct block_device *bdev)
 {
 	struct bdev_filter *flt;
 
+	/*
+	 * Either we see the filter or bdev_filter_attach() sees the new size: pairs
+	 * with the cmpxchg() in bdev_filter_publish().
+	 */
+	smp_mb();
 	rcu_read_lock();
 	flt = rcu_dereference(bdev->bd_filter);
 	if (flt && flt->ops->resized)
@@ -197,8 +204,10 @@ EXPORT_SYMBOL_GPL(bdev_filter_take);
  * @bio: the bio
  * @status: status it ends with
  *
- * Any context but the filter's own ->submit_bio(), see bdev_filter_end().
- * Neither @bio nor @flt may be used afterwards.
+ * Any context.  ->bi_end_io() of the bio runs inside of this, so no lock may be held
+ * that it could need.  ->submit_bio() rather returns bdev_filter_end(), without
+ * taking the bio: the core then ends it outside of the RCU read section.  Neither
+ * @bio nor @flt may be used afterwards.
  */
 void bdev_filter_endio(struct bdev_filter *flt, struct bio *bio,
 		       blk_status_t status)
@@ -212,11 +221,26 @@ void bdev_filter_endio(struct bdev_filter *flt, struct bio *bio,
 }
 EXPORT_SYMBOL_GPL(bdev_filter_endio);
 
-/* The device may have shrunk while the filter had the bio. */
-static bool bdev_filter_beyond_end(struct bio *bio)
+/* As bio_check_eod(): @sector, relative to @bdev, may be any number. */
+static bool bdev_filter_beyond_end(struct bio *bio, struct block_device *bdev,
+				   sector_t sector)
 {
-	return bio_sectors(bio) &&
-		bio_end_sector(bio) > bdev_nr_sectors(bdev_whole(bio->bi_bdev));
+	sector_t max = bdev_nr_sectors(bdev);
+	unsigned int nr = bio_sectors(bio);
+
+	return nr && (nr > max || sector > max - nr);
+}
+
+/* The device, or the partition, may have shrunk while the filter had the bio. */
+static bool bdev_filter_check_eod(struct bio *bio)
+{
+	struct block_device *bdev = bio->bi_bdev;
+	sector_t sector = bio->bi_iter.bi_sector;
+
+	return !bdev_filter_beyond_end(bio, bdev_whole(bdev), sector) &&
+		!(bdev_is_partition(bdev) &&
+		  bdev_filter_beyond_end(bio, bdev,
+					 sector - bdev->bd_start_sect));
 }
 
 static void __bdev_filter_resubmit(struct bdev_filter *flt, struct bio *bio)
@@ -225,14 +249,17 @@ static void __bdev_filter_resubmit(struct bdev_filter *flt, struct bio *bio)
 
 	/* By bdev_filter_retarget(), to another device: everything anew. */
 	if (!bio_flagged(bio, BIO_FILTERED)) {
-		submit_bio_noacct(bio);
+		if (blk_filter_too_far(bio))
+			bio_io_error(bio);
+		else
+			submit_bio_noacct(bio);
 		goto out;
 	}
 	/* By the same, on its partition: the sector was not looked at. */
 	if (bdev_is_partition(bdev) && !bio_flagged(bio, BIO_REMAPPED) &&
 	    !submit_bio_check(bio))
 		goto out;
-	if (bdev_filter_beyond_end(bio))
+	if (!bdev_filter_check_eod(bio))
 		bio_io_error(bio);
 	else if (!flt->on_partition || !bdev_is_partition(bdev) ||
 		 !__blk_filter_bio(bdev_whole(bdev), bio))
@@ -284,7 +311,8 @@ EXPORT_SYMBOL_GPL(bdev_filter_resubmit);
  * @bio: the bio
  *
  * Allocates nothing, so it works when memory is short.  A filter that is being
- * detached gets no more calls of ->process(): the core resubmits what is left.
+ * detached gets no more calls of ->process(), from before ->detached() on: the core
+ * resubmits what is left.
  * Neither @bio nor @flt may be used afterwards but by ->process().
  *
  * Any context.
@@ -307,8 +335,9 @@ static void bdev_filter_work(struct work_struct *work)
 		spin_lock_irq(&flt->lock);
 		resubmit = !bio_list_empty(&flt->resubmitted) ||
 			flt->draining || !flt->ops->process;
-		bio = bio_list_pop(&flt->resubmitted) ?:
-			bio_list_pop(&flt->deferred);
+		bio = bio_list_pop(&flt->resubmitted);
+		if (!bio && (!flt->detaching || flt->draining))
+			bio = bio_list_pop(&flt->deferred);
 		spin_unlock_irq(&flt->lock);
 		if (!bio)
 			break;
@@ -382,11 +411,12 @@ static void bdev_filter_io_end(struct bio *bio)
  * is shown to the filter of the whole disk.  The device and @flt stay until the
  * bio has completed.  ->bi_end_io() is called in process context.
  *
- * Process context, may sleep.  Waiting for the bio is possible in ->process()
- * and ->detached().
+ * Process context, may sleep.  From ->process() and ->detached(), where waiting for
+ * the bio is possible too, or with a reference or a bio that was taken.
  *
- * Return: 0, -ENODEV if the device is being removed, -EINVAL if the bio goes
- * beyond the end of the device.  If not 0, @bio is untouched.
+ * Return: 0, -ENODEV if the device is being removed, -EINVAL if the bio goes beyond
+ * the end of the device, is not made of whole logical blocks, or is empty and neither
+ * a flush nor a zone operation.  If not 0, @bio is untouched.
  */
 int bdev_filter_submit_below(struct bdev_filter *flt, struct bio *bio,
 			     struct bdev_filter_io *io)
@@ -395,12 +425,17 @@ int bdev_filter_submit_below(struct bdev_filter *flt, struct bio *bio,
 
 	if (!bdev)
 		return -ENODEV;
-	if (bio_sectors(bio) && bio_end_sector(bio) > bdev_nr_sectors(bdev)) {
+	/* Drivers take these for granted: a length of 0 is all of it to some. */
+	if (bdev_filter_beyond_end(bio, bdev, bio->bi_iter.bi_sector) ||
+	    !IS_ALIGNED(bio->bi_iter.bi_size, bdev_logical_block_size(bdev)) ||
+	    (!bio->bi_iter.bi_size && !(bio->bi_opf & REQ_PREFLUSH) &&
+	     !op_is_zone_mgmt(bio_op(bio)))) {
 		bdev_filter_unpin(bdev);
 		return -EINVAL;
 	}
-
 	refcount_inc(&flt->refs);
+	/* Nobody polls for it. */
+	bio_clear_polled(bio);
 	io->flt = flt;
 	io->bdev = bdev;
 	io->bio = bio;
@@ -420,11 +455,55 @@ int bdev_filter_submit_below(struct bdev_filter *flt, struct bio *bio,
 }
 EXPORT_SYMBOL_GPL(bdev_filter_submit_below);
 
+/**
+ * bdev_filter_get_handle - keep the memory of a filter
+ * @flt: the filter, from one of its methods, ->attach() included
+ *
+ * For bdev_filter_is_attached().  It keeps neither the filter on its device nor its
+ * module.
+ *
+ * Any context.
+ */
+void bdev_filter_get_handle(struct bdev_filter *flt)
+{
+	refcount_inc(&flt->handles);
+}
+EXPORT_SYMBOL_GPL(bdev_filter_get_handle);
+
+/**
+ * bdev_filter_put_handle - undo bdev_filter_get_handle()
+ * @flt: the filter
+ *
+ * Any context.
+ */
 void bdev_filter_put_handle(struct bdev_filter *flt)
 {
 	if (refcount_dec_and_test(&flt->handles))
 		kfree_rcu(flt, rcu);
 }
+EXPORT_SYMBOL_GPL(bdev_filter_put_handle);
+
+/**
+ * bdev_filter_is_attached - whether a filter is on its device
+ * @flt: the filter; the caller holds a handle
+ *
+ * True from attach, after ->attach(), until the moment when bios begin to pass it
+ * by, which is before ->detached().
+ *
+ * Any context.
+ */
+bool bdev_filter_is_attached(struct bdev_filter *flt)
+{
+	struct block_device *bdev;
+	bool attached;
+
+	rcu_read_lock();
+	bdev = rcu_dereference(flt->bdev);
+	attached = bdev && rcu_access_pointer(bdev->bd_filter) == flt;
+	rcu_read_unlock();
+	return attached;
+}
+EXPORT_SYMBOL_GPL(bdev_filter_is_attached);
 
 /* Undo what bdev_filter_create() did; the last that happens to a filter. */
 static void bdev_filter_destroy(struct bdev_filter *flt)
@@ -489,7 +568,8 @@ void bdev_filter_put(struct bdev_filter *flt)
 	if (WARN_ON_ONCE(READ_ONCE(flt->state) == BDEV_FILTER_STATE_ATTACHED))
 		refcount_set(&flt->refs, 1);
 	else
-		queue_work(bdev_filter_wq, &flt->release_work);
+		/* Not ours: the method may wait for work that no rescuer does. */
+		queue_work(system_dfl_wq, &flt->release_work);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_put);
 
@@ -503,8 +583,15 @@ static void bdev_filter_cut_work(struct work_struct *work)
 	struct bdev_filter *flt =
 		container_of(work, struct bdev_filter, cut_work);
 
-	trace_bdev_filter_detach(flt);
 	synchronize_rcu();
+	/*
+	 * ->process() must not keep a bio that ->detached() does not know, nor run
+	 * without the reference of the slot.
+	 */
+	spin_lock_irq(&flt->lock);
+	flt->detaching = true;
+	spin_unlock_irq(&flt->lock);
+	flush_work(&flt->work);
 	if (flt->ops->detached)
 		flt->ops->detached(flt, flt->state == BDEV_FILTER_STATE_REMOVED ?
 				   BDEV_FILTER_REMOVED : BDEV_FILTER_DETACHED);
@@ -541,6 +628,7 @@ static bool bdev_filter_unpublish(struct block_device *bdev,
 	} else {
 		RCU_INIT_POINTER(flt->bdev, NULL);
 	}
+	trace_bdev_filter_detach(flt);
 	queue_work(bdev_filter_wq, &flt->cut_work);
 	return true;
 }
@@ -583,10 +671,15 @@ static void blk_filter_uevent(struct block_device *bdev,
 	char name_var[sizeof("BLK_FILTER=") + BDEV_FILTER_NAME_LEN];
 	char event_var[sizeof("BLK_FILTER_EVENT=") + 8];
 	char *envp[] = { name_var, event_var, NULL };
+	unsigned int memflags = memalloc_noio_save();
+
+	/* In the order of what happens.  A removal may wait for the lock. */
+	lockdep_assert_held(&bdev->bd_disk->filter_lock);
 
 	snprintf(name_var, sizeof(name_var), "BLK_FILTER=%s", flt->name);
 	snprintf(event_var, sizeof(event_var), "BLK_FILTER_EVENT=%s", event);
 	kobject_uevent_env(bdev_kobj(bdev), KOBJ_CHANGE, envp);
+	memalloc_noio_restore(memflags);
 }
 
 /*
@@ -607,12 +700,12 @@ static void bdev_filter_cut(struct block_device *bdev, struct bdev_filter *flt,
 	if (flt)
 		refcount_inc(&flt->handles);
 	won = flt && bdev_filter_unpublish(bdev, flt, state);
-	if (won)
+	if (won) {
 		blk_filter_update_flags(disk);
+		blk_filter_uevent(bdev, flt, "detach");
+	}
 	mutex_unlock(&disk->filter_lock);
 
-	if (won)
-		blk_filter_uevent(bdev, flt, "detach");
 	if (flt)
 		bdev_filter_put_handle(flt);
 }
@@ -646,10 +739,10 @@ void blk_filter_evict(struct block_device *bdev)
 
 /*
  * Detach @flt from its device, unless somebody else did, and wait until it has
- * been released.  A fatal signal ends the wait, not the detach.  The caller
- * holds a handle.
+ * been released.  If @killable, a fatal signal ends the wait, not the detach.  The
+ * caller holds a handle.
  */
-int __bdev_filter_detach(struct bdev_filter *flt)
+int __bdev_filter_detach(struct bdev_filter *flt, bool killable)
 {
 	struct block_device *bdev = bdev_filter_pin(flt);
 	bool told = false;
@@ -662,8 +755,11 @@ int __bdev_filter_detach(struct bdev_filter *flt)
 	}
 
 	for (;;) {
-		ret = wait_for_completion_killable_timeout(&flt->released,
-							   BDEV_FILTER_WAIT);
+		ret = killable ?
+			wait_for_completion_killable_timeout(&flt->released,
+							     BDEV_FILTER_WAIT) :
+			wait_for_completion_timeout(&flt->released,
+						    BDEV_FILTER_WAIT);
 		if (ret > 0)
 			return 0;
 		if (ret < 0)
@@ -681,7 +777,7 @@ static bool bdev_filter_in_method(struct bdev_filter *flt)
 {
 	struct work_struct *work = current_work();
 
-	return rcu_preempt_depth() || in_interrupt() ||
+	return blk_filter_atomic() ||
 		(work && (work == &flt->work || work == &flt->cut_work ||
 			  work == &flt->release_work));
 }
@@ -693,17 +789,27 @@ static bool bdev_filter_in_method(struct bdev_filter *flt)
  * When this returns the filter is gone: it sees no more bios, those it owned are
  * finished, it has been released, and its module can be unloaded.  It does not
  * matter whether user space or the removal of its device was faster.  A fatal
- * signal ends the wait; the filter then goes away by itself when it has finished
- * its last bio.  @flt may not be used afterwards.
+ * signal ends the wait, except in the init function of the filter's module; the
+ * filter then goes away by itself when it has finished its last bio.  @flt may not be
+ * used afterwards.
  *
- * Process context, may sleep.  Not from the filter's own methods.
+ * Process context, may sleep.  Not from the filter's own methods, nor from what is
+ * called on completion of a bio that it armed or of its own: that would wait for
+ * itself.
  */
 void bdev_filter_detach(struct bdev_filter *flt)
 {
+	bool killable = false;
+
 	if (WARN_ON_ONCE(READ_ONCE(flt->state) == BDEV_FILTER_STATE_NEW) ||
 	    WARN_ON_ONCE(bdev_filter_in_method(flt)))
 		return;
-	__bdev_filter_detach(flt);
+	/* A module whose init fails goes whoever has a reference to it. */
+	if (refcount_inc_not_zero(&flt->refs)) {
+		killable = bdev_filter_owner_is_live(flt->ops);
+		bdev_filter_put(flt);
+	}
+	__bdev_filter_detach(flt, killable);
 	bdev_filter_put_handle(flt);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_detach);
@@ -768,6 +874,7 @@ bdev_filter_create(struct block_device *bdev,
 	flt = kzalloc(ops->size, GFP_KERNEL);
 	if (!flt)
 		goto out_put_module;
+	refcount_set(&flt->handles, 1);
 	flt->pcpu = alloc_percpu(struct bdev_filter_pcpu);
 	if (!flt->pcpu)
 		goto out_free;
@@ -777,7 +884,6 @@ bdev_filter_create(struct block_device *bdev,
 	snprintf(flt->dev_name, sizeof(flt->dev_name), "%pg", bdev);
 	RCU_INIT_POINTER(flt->bdev, bdev);
 	refcount_set(&flt->refs, 1);
-	refcount_set(&flt->handles, 1);
 	flt->on_partition = bdev_is_partition(bdev);
 	spin_lock_init(&flt->lock);
 	init_completion(&flt->released);
@@ -810,7 +916,9 @@ out_free_wq:
 out_free_pcpu:
 	free_percpu(flt->pcpu);
 out_free:
-	kfree(flt);
+	/* ->attach() may have got handles, and put them, or not yet. */
+	RCU_INIT_POINTER(flt->bdev, NULL);
+	bdev_filter_put_handle(flt);
 out_put_module:
 	module_put(ops->owner);
 	return ERR_PTR(ret);
@@ -840,6 +948,7 @@ struct bdev_filter *bdev_filter_attach(struct block_device *bdev,
 				       void *data, const char *options)
 {
 	struct gendisk *disk = bdev->bd_disk;
+	sector_t nr_sectors = bdev_nr_sectors(bdev);
 	struct bdev_filter *flt;
 	int ret;
 
@@ -861,8 +970,11 @@ struct bdev_filter *bdev_filter_attach(struct block_device *bdev,
 		ret = -EOPNOTSUPP;
 	else if (!bdev_filter_publish(bdev, flt))
 		ret = bdev_filter_check_slot(bdev, ops) ?: -EBUSY;
-	else
+	if (!ret) {
 		blk_filter_update_flags(disk);
+		trace_bdev_filter_attach(flt);
+		blk_filter_uevent(bdev, flt, "attach");
+	}
 	mutex_unlock(&disk->filter_lock);
 
 	if (ret) {
@@ -870,8 +982,9 @@ struct bdev_filter *bdev_filter_attach(struct block_device *bdev,
 		bdev_filter_destroy(flt);
 		return ERR_PTR(ret);
 	}
-	trace_bdev_filter_attach(flt);
-	blk_filter_uevent(bdev, flt, "attach");
+	/* Set while ->attach() looked at it, by someone who did not see @flt? */
+	if (bdev_nr_sectors(bdev) != nr_sectors)
+		__blk_filter_resized(bdev);
 	return flt;
 }
 EXPORT_SYMBOL_GPL(bdev_filter_attach);

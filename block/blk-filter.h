@@ -4,6 +4,7 @@
 
 #include <linux/blk-filter.h>
 #include <linux/jump_label.h>
+#include <linux/module.h>
 
 #ifdef CONFIG_BLK_FILTER
 DECLARE_STATIC_KEY_FALSE(blk_filter_key);
@@ -17,8 +18,28 @@ void blk_filter_remove(struct block_device *bdev);
 void blk_filter_evict(struct block_device *bdev);
 void __blk_filter_resized(struct block_device *bdev);
 
-int __bdev_filter_detach(struct bdev_filter *flt);
-void bdev_filter_put_handle(struct bdev_filter *flt);
+/* Not one whose init function may yet fail, or that is being unloaded. */
+static inline bool
+bdev_filter_owner_is_live(const struct bdev_filter_operations *ops)
+{
+#ifdef CONFIG_MODULES
+	return !ops->owner || READ_ONCE(ops->owner->state) == MODULE_STATE_LIVE;
+#else
+	return true;
+#endif
+}
+
+int __bdev_filter_detach(struct bdev_filter *flt, bool killable);
+
+/*
+ * Whether sleeping is wrong here, where that can be told.  The other way round than
+ * bio_in_atomic(), which says yes if it can't.
+ */
+static inline bool blk_filter_atomic(void)
+{
+	return rcu_preempt_depth() || in_interrupt() ||
+		(IS_ENABLED(CONFIG_PREEMPT_COUNT) && !preemptible());
+}
 
 int blk_filter_create_hooks(struct bdev_filter *flt);
 void blk_filter_destroy_hooks(struct bdev_filter *flt);
@@ -26,6 +47,7 @@ void blk_filter_destroy_hooks(struct bdev_filter *flt);
 enum bdev_filter_verdict blk_filter_call(struct block_device *bdev,
 					 struct bio *bio);
 bool blk_filter_retarget(struct bio *bio);
+bool blk_filter_too_far(const struct bio *bio);
 
 /*
  * Shows a bio to the filters of its device.  Returns %true if the bio is no

@@ -97,6 +97,7 @@ struct bdev_filter_hook {
 	bdev_filter_end_io_t *end_io;
 	bio_end_io_t *bi_end_io;
 	void *bi_private;
+	bool in_task;
 };
 
 /**
@@ -116,9 +117,12 @@ struct bdev_filter_hook {
  *	It may look at the bio, not change it.
  * @process: Finishes a bio that was handed to bdev_filter_defer().  Called for
  *	one bio at a time, in the order of deferral, from a workqueue of the
- *	instance's own; may sleep, allocates without I/O.  Optional.
- * @resized: The device has @nr_sectors sectors of 512 bytes now.  Called under
- *	rcu_read_lock() by whoever changed it: must not sleep.  Optional.
+ *	instance's own; may sleep, allocates without I/O.  Not called any more when
+ *	@detached is, which waits for it.  Optional.
+ * @resized: The driver has set the size of the device to @nr_sectors sectors of
+ *	512 bytes, maybe the same as before: the device may be another one behind
+ *	the same name now, as a new table of device mapper is.  Called under
+ *	rcu_read_lock() by whoever did it: must not sleep.  Optional.
  * @detached: No @submit_bio runs any more and none will.  Bios still owned have
  *	to be finished now; deferred ones are resubmitted by the core, without
  *	@process, after this.  The filter is released once nothing is owned or
@@ -176,6 +180,7 @@ struct bdev_filter {
 	refcount_t handles;
 	enum bdev_filter_state state;
 	bool on_partition;
+	bool detaching;
 	bool draining;
 	/* public: */
 	char name[BDEV_FILTER_NAME_LEN];
@@ -217,6 +222,10 @@ struct bdev_filter *bdev_filter_attach(struct block_device *bdev,
 				       const struct bdev_filter_operations *ops,
 				       void *data, const char *options);
 void bdev_filter_detach(struct bdev_filter *flt);
+
+void bdev_filter_get_handle(struct bdev_filter *flt);
+void bdev_filter_put_handle(struct bdev_filter *flt);
+bool bdev_filter_is_attached(struct bdev_filter *flt);
 
 struct bdev_filter *bdev_filter_get(struct block_device *bdev);
 void bdev_filter_put(struct bdev_filter *flt);

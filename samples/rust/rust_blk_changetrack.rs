@@ -18,14 +18,27 @@
 //! There are two bitmaps of one bit a block, allocated at attach. One is being set, the other is
 //! for reading. Switching clears the latter, makes writers use it, and waits until no writer can be
 //! setting a bit in the other any more: all of them are in an RCU read section.
+//!
+//! A write that is on its way at a switch has marked its blocks in the generation that ends. With
+//! `exact=1` it marks them in the one that then goes on as well, when it completes. That needs a
+//! completion hook for each write; who freezes the file system, or stops the writers, for a switch
+//! does not need it.
 
 use kernel::{
-    block::filter::{
-        AttachInfo,
-        BlkFilter,
-        FilteredBio,
-        IncomingBio,
-        Verdict, //
+    block::{
+        bio::BlkStatus,
+        filter::{
+            AttachInfo,
+            BlkFilter,
+            CompletedBio,
+            Context,
+            EndIo,
+            FilteredBio,
+            Handle,
+            IncomingBio,
+            OwnedBio,
+            Verdict, //
+        }, //
     },
     debugfs::{
         BinaryWriter,
@@ -37,6 +50,7 @@ use kernel::{
     module_blk_filter,
     new_mutex,
     prelude::*,
+    str::CString,
     sync::{
         atomic::{
             Acquire,
@@ -44,7 +58,11 @@ use kernel::{
             Relaxed,
             Release, //
         },
-        rcu::synchronize_rcu,
+        rcu::{
+            self,
+            synchronize_rcu, //
+        },
+        Arc,
         Mutex, //
     },
     uaccess::{
@@ -55,7 +73,10 @@ use kernel::{
 
 module_blk_filter! {
     type: ChangeTrack,
-    data: Dir::new(c"changetrack"),
+    data: Shared {
+        debugfs: Dir::new(c"changetrack"),
+        names: Arc::pin_init(new_mutex!(KVec::new()), GFP_KERNEL)?,
+    },
     name: "rust_blk_changetrack",
     authors: ["blkfilter developers"],
     description: "Block device filter: changed-block tracking",
@@ -63,10 +84,53 @@ module_blk_filter! {
     alias: ["blkfilter-changetrack"],
 }
 
+/// What is there once for all devices.
+struct Shared {
+    debugfs: Dir,
+    names: Arc<Names>,
+}
+
+/// The devices that have a directory in debugfs. One that was removed still has its own when
+/// another one gets its name before the filter has been released.
+type Names = Mutex<KVec<CString>>;
+
+/// A name that is in use until this is dropped.
+struct Name {
+    name: CString,
+    names: Arc<Names>,
+}
+
+impl Name {
+    fn claim(name: &CStr, names: &Arc<Names>) -> Result<Self> {
+        // Both before it is in use: what fails must leave nothing.
+        let (name, other) = (CString::try_from(name)?, CString::try_from(name)?);
+        let mut used = names.lock();
+        if used.iter().any(|used| **used == *name) {
+            return Err(EBUSY);
+        }
+        used.push(other, GFP_KERNEL)?;
+        drop(used);
+        Ok(Self {
+            name,
+            names: names.clone(),
+        })
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        self.names.lock().retain(|name| **name != *self.name);
+    }
+}
+
 /// One bit a block.
 type Bitmap = KVVec<Atomic<u64>>;
 
 fn new_bitmap(words: usize) -> Result<Bitmap> {
+    // More is not allocated in one piece.
+    if words > i32::MAX as usize / size_of::<u64>() {
+        return Err(EFBIG);
+    }
     let mut bitmap = KVVec::with_capacity(words, GFP_KERNEL)?;
     for _ in 0..words {
         bitmap.push(Atomic::new(0), GFP_KERNEL)?;
@@ -87,75 +151,113 @@ fn bytes(text: &str) -> Result<u32> {
     number.checked_mul(unit).ok_or(EINVAL)
 }
 
+/// Number of blocks of a size given as a power of two, the last of which may be smaller.
+fn nr_blocks(nr_sectors: u64, shift: u32) -> u64 {
+    // Not a division: it may be one by 0, and is refused only when the tracker is initialized.
+    ((nr_sectors << 9) + (1_u64 << shift) - 1) >> shift
+}
+
 /// What can be read now.
 struct Frozen {
-    /// Counts the switches since attach: the number of the generation that can be read.
-    generation: u64,
-    /// Writes since before the last switch are not in it, so nothing can be told about them.
+    /// Nothing can be told about the generation that can be read.
     everything: bool,
 }
+
+/// In [`Tracker::current`]: writes mark again when they complete after a switch.
+const EXACT: u64 = 1 << 63;
 
 /// The state of one device.
 #[pin_data]
 struct Tracker {
     bitmaps: [Bitmap; 2],
-    /// Which of them is being set.
-    active: Atomic<u32>,
+    /// Counts the switches since attach. The lowest bit is the bitmap that is being set.
+    current: Atomic<u64>,
     /// Size of a block, as a power of two, in bytes.
     shift: u32,
+    /// Number of blocks that there are bits for, and of those that the device has now.
     nr_blocks: u64,
+    nr_blocks_now: Atomic<u64>,
     /// No other attachment has this.
     id: u64,
-    /// The device was resized, or all of it changed in a way that has no sectors.
+    /// In the generation that is going on the device got another size or another backing, or all
+    /// of it changed in a way that has no sectors.
     void: Atomic<u32>,
+    /// A write could not be watched until it completes, so `exact` does not hold.
+    unwatched: Atomic<u32>,
+    handle: Handle,
     #[pin]
     frozen: Mutex<Frozen>,
 }
 
 impl Tracker {
     fn new(info: AttachInfo<'_>) -> impl PinInit<Self, Error> {
-        let id = info.unique_id();
+        let (id, handle) = (info.unique_id(), info.handle());
         let (nr_sectors, mut granularity) = (info.device().nr_sectors(), 65536_u32);
+        let mut current = 0;
         let parsed = info.parse_options(|key, value| {
-            granularity = match key {
-                "granularity" => bytes(value)?,
+            match (key, value) {
+                ("granularity", _) => granularity = bytes(value)?,
+                ("exact", "0") => current = 0,
+                ("exact", "1") => current = EXACT,
                 _ => return Err(EINVAL),
-            };
+            }
             Ok(())
         });
         let shift = granularity.trailing_zeros();
         let valid = granularity.is_power_of_two() && (12..=20).contains(&shift);
         let checked = parsed.and(if valid { Ok(()) } else { Err(EINVAL) });
 
-        // Not a division: it may be one by 0, and is refused only when this is initialized.
-        let nr_blocks = ((nr_sectors << 9) + (1_u64 << shift) - 1) >> shift;
+        let nr_blocks = nr_blocks(nr_sectors, shift);
         let words = nr_blocks.div_ceil(64) as usize;
         try_pin_init!(Self {
             _: { checked?; },
             bitmaps: [new_bitmap(words)?, new_bitmap(words)?],
-            active: Atomic::new(0),
+            current: Atomic::new(current),
             shift,
             nr_blocks,
+            nr_blocks_now: Atomic::new(*nr_blocks),
             id,
             void: Atomic::new(0),
-            frozen <- new_mutex!(Frozen { generation: 0, everything: true }),
+            unwatched: Atomic::new(0),
+            handle,
+            frozen <- new_mutex!(Frozen { everything: true }),
         })
     }
 
-    /// Marks what a bio is going to change. Any context, no lock, no allocation.
+    /// The bitmap that is being set when `current` is [`Tracker::current`].
     #[inline]
-    fn mark(&self, bio: &FilteredBio) {
-        let size = u64::from(bio.size());
-        if size == 0 {
-            // What changes data and has no sectors is for the whole device.
-            if !bio.is_flush() {
-                self.void.store(1, Relaxed);
-            }
-            return;
+    fn active(&self, current: u64) -> &Bitmap {
+        &self.bitmaps[(current & 1) as usize]
+    }
+
+    /// The other one.
+    fn readable(&self) -> &Bitmap {
+        self.active(self.current.load(Acquire) ^ 1)
+    }
+
+    /// Marks what a bio is going to change. Any context, no lock, no allocation.
+    ///
+    /// In an RCU read section that `current` was read in.
+    #[inline]
+    fn mark(&self, current: u64, bio: &FilteredBio) {
+        if bio.size() != 0 {
+            return self.mark_range(current, bio.sector(), bio.size());
         }
-        let start = bio.sector() << 9;
-        let (first, last) = (start >> self.shift, (start + size - 1) >> self.shift);
-        let bitmap = &self.bitmaps[(self.active.load(Relaxed) & 1) as usize];
+        // What changes data and has no sectors is for the whole device.
+        if !bio.is_flush() {
+            self.void.store(1, Relaxed);
+        }
+    }
+
+    /// Marks some bytes, at least one, from a sector on.
+    #[inline]
+    fn mark_range(&self, current: u64, sector: u64, size: u32) {
+        let start = sector << 9;
+        let (first, last) = (
+            start >> self.shift,
+            (start + u64::from(size) - 1) >> self.shift,
+        );
+        let bitmap = self.active(current);
         if first == last {
             self.set(bitmap, first / 64, 1 << (first % 64));
         } else {
@@ -192,29 +294,47 @@ impl Tracker {
     /// Starts a new generation: what was marked until now can be read from now on.
     fn switch(&self) {
         let mut frozen = self.frozen.lock();
-        let old = self.active.load(Relaxed) & 1;
-        for bits in &self.bitmaps[(old ^ 1) as usize] {
+        // What comes after this counts for the next generation as well.
+        let void = self.void.xchg(0, Relaxed) != 0;
+        for bits in self.readable() {
             bits.store(0, Relaxed);
         }
         // Whoever uses the other one sees it cleared.
-        self.active.store(old ^ 1, Release);
+        self.current.store(self.current.load(Relaxed) + 1, Release);
         // Bios that are being marked with the old one.
         synchronize_rcu();
-        frozen.everything = self.void.load(Relaxed) != 0;
-        frozen.generation += 1;
+        frozen.everything = void;
+        frozen.everything = self.is_unknown(&frozen);
+    }
+
+    /// Whether nothing can be told about the generation that can be read.
+    ///
+    /// So it is when the device has just been given another size or backing, as it need not be the
+    /// same device any more; as long as it has another number of blocks; and after it is no longer
+    /// the filter's own.
+    fn is_unknown(&self, frozen: &Frozen) -> bool {
+        frozen.everything
+            || self.void.load(Relaxed) != 0
+            || self.unwatched.load(Relaxed) != 0
+            || self.nr_blocks_now.load(Relaxed) != self.nr_blocks
+            || !self.handle.is_attached()
+    }
+
+    /// Number of the generation that can be read.
+    fn generation(&self) -> u64 {
+        self.current.load(Relaxed) & !EXACT
     }
 
     /// The first 64 bytes of `bitmap`.
-    fn header(&self, frozen: &Frozen) -> [u8; 64] {
+    fn header(&self, everything: bool) -> [u8; 64] {
         let mut header = [0; 64];
-        let everything = frozen.everything || self.void.load(Relaxed) != 0;
         let fields: [&[u8]; 7] = [
             b"BLKTRACK",
             &1_u32.to_le_bytes(),
             &self.shift.to_le_bytes(),
-            &self.nr_blocks.to_le_bytes(),
+            &self.nr_blocks_now.load(Relaxed).to_le_bytes(),
             &self.id.to_le_bytes(),
-            &frozen.generation.to_le_bytes(),
+            &self.generation().to_le_bytes(),
             &u64::from(everything).to_le_bytes(),
         ];
         let bytes = fields.iter().flat_map(|field| field.iter());
@@ -233,9 +353,9 @@ impl BinaryWriter for Tracker {
         offset: &mut file::Offset,
     ) -> Result<usize> {
         let frozen = self.frozen.lock();
-        let header = self.header(&frozen);
-        let everything = header[40] != 0;
-        let bitmap = &self.bitmaps[(self.active.load(Acquire) & 1 ^ 1) as usize];
+        let everything = self.is_unknown(&frozen);
+        let header = self.header(everything);
+        let words = self.nr_blocks_now.load(Relaxed).div_ceil(64) as usize;
         let mut done = 0;
         while !writer.is_empty() {
             let mut at = usize::try_from(*offset).map_err(|_| EINVAL)?;
@@ -244,13 +364,13 @@ impl BinaryWriter for Tracker {
                 at += copied;
                 copied
             } else {
-                let Some(bits) = bitmap.get((at - header.len()) / 8) else {
+                let word = (at - header.len()) / 8;
+                if word >= words {
                     break;
-                };
-                let bits = if everything {
-                    u64::MAX
-                } else {
-                    bits.load(Relaxed)
+                }
+                let bits = match self.readable().get(word) {
+                    Some(bits) if !everything => bits.load(Relaxed),
+                    _ => u64::MAX,
                 };
                 let copied = writer.write_slice_partial(&bits.to_le_bytes(), at % 8)?;
                 at += copied;
@@ -268,25 +388,28 @@ impl BinaryWriter for Tracker {
 
 fn show(tracker: &Tracker, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let frozen = tracker.frozen.lock();
-    let everything = frozen.everything || tracker.void.load(Relaxed) != 0;
+    let everything = tracker.is_unknown(&frozen);
+    let nr_blocks = tracker.nr_blocks_now.load(Relaxed);
     let marked = |bitmap: &Bitmap| -> u64 {
         bitmap
             .iter()
             .map(|bits| u64::from(bits.load(Relaxed).count_ones()))
             .sum()
     };
-    let active = tracker.active.load(Relaxed) & 1;
+    let current = tracker.current.load(Relaxed);
+    let changed = if everything {
+        nr_blocks
+    } else {
+        marked(tracker.readable())
+    };
     writeln!(f, "id {}", tracker.id)?;
-    writeln!(f, "generation {}", frozen.generation)?;
+    writeln!(f, "generation {}", tracker.generation())?;
     writeln!(f, "everything {}", u8::from(everything))?;
     writeln!(f, "granularity {}", 1_u32 << tracker.shift)?;
-    writeln!(f, "blocks {}", tracker.nr_blocks)?;
-    writeln!(
-        f,
-        "changed {}",
-        marked(&tracker.bitmaps[(active ^ 1) as usize])
-    )?;
-    writeln!(f, "changing {}", marked(&tracker.bitmaps[active as usize]))
+    writeln!(f, "blocks {nr_blocks}")?;
+    writeln!(f, "changed {changed}")?;
+    writeln!(f, "changing {}", marked(tracker.active(current)))?;
+    writeln!(f, "exact {}", u8::from(current & EXACT != 0))
 }
 
 fn store(tracker: &Tracker, from: &mut UserSliceReader) -> Result {
@@ -305,17 +428,22 @@ fn store(tracker: &Tracker, from: &mut UserSliceReader) -> Result {
 struct ChangeTrack {
     #[pin]
     tracker: Scope<Tracker>,
+    /// Of the directory in debugfs, which is gone by the time that this is dropped.
+    _name: Name,
 }
 
 #[vtable]
 impl BlkFilter for ChangeTrack {
     const NAME: &'static CStr = c"changetrack";
     const OPTIONS: bool = true;
-    type RegistrationData = Dir;
+    type RegistrationData = Shared;
 
-    fn attach(info: AttachInfo<'_>, debugfs: &Dir) -> impl PinInit<Self, Error> {
+    fn attach(info: AttachInfo<'_>, shared: &Shared) -> impl PinInit<Self, Error> {
+        let name = info.device_name();
+        let claimed = Name::claim(name, &shared.names);
         try_pin_init!(Self {
-            tracker <- debugfs.scope(Tracker::new(info), info.device_name(), |tracker, dir| {
+            _name: claimed?,
+            tracker <- shared.debugfs.scope(Tracker::new(info), name, |tracker, dir| {
                 dir.read_binary_file(c"bitmap", tracker);
                 dir.read_write_callback_file(c"generation", tracker, &show, &store);
             }),
@@ -324,13 +452,72 @@ impl BlkFilter for ChangeTrack {
 
     #[inline]
     fn submit_bio<'cb>(this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
-        if bio.op().changes_data() {
-            this.get_ref().tracker.mark(&bio);
+        if !bio.op().changes_data() {
+            return bio.pass();
+        }
+        let tracker = &this.get_ref().tracker;
+        // Before the bits are looked at: in that bitmap they are cleared.
+        let current = tracker.current.load(Acquire);
+        tracker.mark(current, &bio);
+        if current & EXACT != 0 {
+            return this.get_ref().pass_exactly(current, bio);
         }
         bio.pass()
     }
 
-    fn resized(this: Pin<&Self>, _nr_sectors: u64) {
-        this.get_ref().tracker.void.store(1, Relaxed);
+    fn process<'a>(this: Pin<&'a Self>, _cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
+        let tracker = &this.get_ref().tracker;
+        let guard = rcu::read_lock();
+        let current = tracker.current.load(Acquire);
+        tracker.mark(current, &bio);
+        drop(guard);
+        if let Err((bio, _)) = bio.resubmit_armed(current) {
+            tracker.unwatched.store(1, Relaxed);
+            bio.resubmit();
+        }
+    }
+
+    fn resized(this: Pin<&Self>, nr_sectors: u64) {
+        let tracker = &this.get_ref().tracker;
+        let nr_blocks = nr_blocks(nr_sectors, tracker.shift);
+        tracker.nr_blocks_now.store(nr_blocks, Relaxed);
+        tracker.void.store(1, Relaxed);
+    }
+}
+
+impl ChangeTrack {
+    /// Has a write marked again, should it complete in another generation.
+    #[inline(never)]
+    fn pass_exactly<'cb>(&self, current: u64, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
+        if bio.size() == 0 {
+            return bio.pass();
+        }
+        bio.pass_armed(current).unwrap_or_else(|(bio, _)| {
+            // There is no memory for that at once.
+            if bio.is_nowait() {
+                return bio.end(BlkStatus::AGAIN);
+            }
+            bio.defer().unwrap_or_else(|bio| {
+                // It is protected.
+                self.tracker.unwatched.store(1, Relaxed);
+                bio.pass()
+            })
+        })
+    }
+}
+
+impl EndIo for ChangeTrack {
+    /// What [`Tracker::current`] was when it was marked.
+    type Data = u64;
+
+    fn end_io(this: Pin<&Self>, bio: CompletedBio<'_>, marked_in: u64) {
+        let tracker = &this.get_ref().tracker;
+        let _guard = rcu::read_lock();
+        // If it is the same the write is complete before the switch, and what is read afterwards
+        // is what it wrote.
+        let current = tracker.current.load(Acquire);
+        if current != marked_in {
+            tracker.mark_range(current, bio.sector(), bio.size());
+        }
     }
 }

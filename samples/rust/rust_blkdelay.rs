@@ -54,7 +54,7 @@ const TIMES: usize = 1024;
 
 /// When the bios that are held came, in the order in which they did: a ring.
 struct Times {
-    times: [Instant<Monotonic>; TIMES],
+    times: KVec<Instant<Monotonic>>,
     /// Bios that came, and bios that went.
     came: usize,
     went: usize,
@@ -66,7 +66,7 @@ struct BlkDelay {
     op: Option<Op>,
     delay: Delta,
     #[pin]
-    times: SpinLock<KBox<Times>>,
+    times: SpinLock<Times>,
 }
 
 fn parse(info: AttachInfo<'_>) -> Result<(Option<Op>, Delta)> {
@@ -95,14 +95,11 @@ impl BlkFilter for BlkDelay {
         let parsed = parse(info);
         pin_init::pin_init_scope(move || {
             let (op, delay) = parsed?;
-            let times = KBox::new(
-                Times {
-                    times: [Instant::now(); TIMES],
-                    came: 0,
-                    went: 0,
-                },
-                GFP_KERNEL,
-            )?;
+            let times = Times {
+                times: KVec::from_elem(Instant::now(), TIMES, GFP_KERNEL)?,
+                came: 0,
+                went: 0,
+            };
             Ok(try_pin_init!(Self {
                 op,
                 delay,

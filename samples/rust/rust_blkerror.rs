@@ -94,8 +94,8 @@ impl BlkError {
             Ok(())
         })?;
         // There is something else to be read only if it is a read.
-        let corrupts_what = new.corrupt && new.op != Some(Op::READ);
-        if new.percent > 100 || corrupts_what {
+        let bad = new.corrupt && new.op != Some(Op::READ);
+        if bad || new.percent > 100 || new.first > new.last {
             return Err(EINVAL);
         }
         Ok(new)
@@ -139,13 +139,14 @@ impl BlkFilter for BlkError {
 impl EndIo for BlkError {
     type Data = ();
 
-    fn end_io(_this: Pin<&Self>, mut bio: CompletedBio<'_>, (): ()) {
-        if bio.status() != BlkStatus::OK {
-            return;
-        }
-        if let Some(mut data) = bio.data_mut() {
+    fn end_io(this: Pin<&Self>, mut bio: CompletedBio<'_>, (): ()) {
+        // The middle of what it has of the sectors that are meant; it has one at least.
+        let (start, sectors) = (bio.sector(), u64::from(bio.nr_sectors()));
+        let from = this.first.saturating_sub(start);
+        let to = (this.last - start).saturating_add(1).min(sectors);
+        let middle = ((from + to) << 9 >> 1) as usize;
+        if let (BlkStatus::OK, Some(mut data)) = (bio.status(), bio.data_mut()) {
             let mut byte = [0];
-            let middle = data.len() / 2;
             let _ = data.read(middle, &mut byte);
             let _ = data.write(middle, &[!byte[0]]);
         }

@@ -29,7 +29,20 @@ use core::{
 ///
 /// fn describe(device: &BlockDevice) {
 ///     let kind = if device.is_partition() { "partition" } else { "disk" };
-///     pr_info!("a {kind} of {} sectors of 512 bytes\n", device.nr_sectors());
+///     let access = if device.is_read_only() { "only read" } else { "written to" };
+///     let (sectors, unit) = (device.nr_sectors(), device.logical_block_size());
+///     pr_info!("a {kind} of {sectors} sectors of 512 bytes\n");
+///     pr_info!("that can be {access} in units of {unit} bytes\n");
+/// }
+///
+/// /// Whether a write that has completed may still be lost with the power.
+/// fn needs_flush(device: &BlockDevice) -> bool {
+///     device.has_write_cache()
+/// }
+///
+/// /// Whether any sectors can be given back to the device.
+/// fn can_discard(device: &BlockDevice) -> bool {
+///     device.max_discard_sectors() > 0 && !device.is_zoned()
 /// }
 /// ```
 ///
@@ -148,11 +161,21 @@ impl OpenMode {
 /// ```
 /// use kernel::block::bdev::{
 ///     BdevFile,
+///     BlockDevice,
 ///     OpenMode, //
 /// };
 ///
 /// // No block device has the number 0.
 /// assert_eq!(BdevFile::open_dev(0, OpenMode::Read).err(), Some(ENXIO));
+///
+/// // Nor is there one without a path.
+/// let disk = BdevFile::open_exclusive(c"/none", OpenMode::ReadWrite);
+/// assert_eq!(disk.err(), Some(ENOENT));
+///
+/// /// Opens a device that somebody else has open as well.
+/// fn open_again(device: &BlockDevice) -> Result<BdevFile> {
+///     BdevFile::open_dev(device.dev(), OpenMode::Read)
+/// }
 /// ```
 ///
 /// # Invariants
@@ -281,13 +304,14 @@ impl Drop for BdevFile {
 /// ```
 /// use kernel::block::bdev::{
 ///     BdevFile,
+///     FreezeGuard,
 ///     OpenMode, //
 /// };
 ///
 /// /// Does something while the file system on the disk does not write.
 /// fn at_a_consistent_point(path: &CStr, job: impl FnOnce(&BdevFile) -> Result) -> Result {
 ///     let disk = BdevFile::open(path, OpenMode::Read)?;
-///     let _frozen = disk.freeze()?;
+///     let _frozen: FreezeGuard<'_> = disk.freeze()?;
 ///     job(&disk)
 ///     // It is thawed, and then closed.
 /// }

@@ -37,7 +37,9 @@ use core::{
 /// assert!(Op::DISCARD.changes_data());
 /// assert!(!Op::READ.changes_data());
 /// assert!(!Op::ZONE_OPEN.changes_data());
-/// assert_ne!(Op::WRITE, Op::WRITE_ZEROES);
+/// assert!(Op::WRITE.has_data());
+/// assert!(!Op::WRITE_ZEROES.has_data());
+/// assert_ne!(Op::WRITE.as_raw(), Op::WRITE_ZEROES.as_raw());
 /// assert_eq!("write_zeroes".parse(), Ok(Op::WRITE_ZEROES));
 /// assert_eq!("WRITE".parse::<Op>(), Err(EINVAL));
 ///
@@ -234,6 +236,7 @@ impl ReqFlags {
 ///
 /// assert_eq!(BlkStatus::OK.to_result(), Ok(()));
 /// assert_eq!(BlkStatus::NOSPC.to_result(), Err(ENOSPC));
+/// assert_ne!(BlkStatus::NOSPC.as_raw(), BlkStatus::OK.as_raw());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
@@ -324,6 +327,11 @@ impl fmt::Display for BlkStatus {
 /// /// Whether it is a write that has to be on stable storage when it completes.
 /// fn is_durable(bio: &Bio) -> bool {
 ///     bio.op() == Op::WRITE && bio.flags().contains(ReqFlag::Fua)
+/// }
+///
+/// /// What is left of a budget of bytes, and whether the bio can wait if nothing is.
+/// fn charge(bio: &Bio, left: u32) -> (Option<u32>, bool) {
+///     (left.checked_sub(bio.size()), !bio.is_nowait())
 /// }
 /// ```
 ///
@@ -516,7 +524,10 @@ impl FusedIterator for Segments<'_> {}
 /// # Examples
 ///
 /// ```
-/// use kernel::block::bio::Data;
+/// use kernel::block::bio::{
+///     Data,
+///     Segments, //
+/// };
 ///
 /// /// Whether nothing but zeroes is written, 64 bytes at a time.
 /// fn is_zero(data: &Data<'_>) -> Result<bool> {
@@ -531,8 +542,9 @@ impl FusedIterator for Segments<'_> {}
 ///     Ok(true)
 /// }
 ///
-/// fn nr_segments(data: &Data<'_>) -> usize {
-///     data.segments().count()
+/// fn longest_segment(data: &Data<'_>) -> usize {
+///     let segments: Segments<'_> = data.segments();
+///     segments.map(|segment| segment.len()).max().unwrap_or(0)
 /// }
 /// ```
 ///

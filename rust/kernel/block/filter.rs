@@ -198,7 +198,8 @@ pub trait BlkFilter: Sized + Send + Sync + 'static {
     /// fails with that error and nothing is left. The result is dropped unused if another filter
     /// is faster.
     ///
-    /// Process context, may sleep.
+    /// Process context, may sleep. A filter that is attached by name holds up all others that
+    /// are: it must neither register or unregister a filter nor load a module that does.
     fn attach(info: AttachInfo<'_>, data: &Self::RegistrationData) -> impl PinInit<Self, Error>;
 
     /// Called for each bio that is submitted to the device, once, before it reaches it.
@@ -215,21 +216,23 @@ pub trait BlkFilter: Sized + Send + Sync + 'static {
     /// resubmitted.
     ///
     /// Process context, may sleep. Memory is allocated without I/O: the device may be what the
-    /// system swaps to. It must not wait for another bio of the device but with `cx`.
+    /// system swaps to. It must not wait for another bio of the device but with `cx`, nor for
+    /// [`detached`](Self::detached), which waits for it.
     fn process<'a>(_this: Pin<&'a Self>, _cx: &Context<'a, Self>, _bio: OwnedBio<Self>) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Called when the device has another size, in sectors of 512 bytes.
+    /// Called when the driver has set the size of the device, in sectors of 512 bytes.
     ///
-    /// Under the RCU read lock: it must not sleep.
+    /// That may be what it was: the device may be another one behind the same name now, as a new
+    /// table of device mapper is. Under the RCU read lock: it must not sleep.
     fn resized(_this: Pin<&Self>, _nr_sectors: u64) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Called once after the filter left its device: [`submit_bio`](Self::submit_bio) does not run
-    /// any more. Bios that it still has must be finished now: the state is dropped, in process
-    /// context as well, when there is none left.
+    /// Called once after the filter left its device: neither [`submit_bio`](Self::submit_bio) nor
+    /// [`process`](Self::process) runs any more, and none will. Bios that it still has must be
+    /// finished now: the state is dropped, in process context as well, when there is none left.
     ///
     /// Process context, may sleep.
     fn detached<'a>(_this: Pin<&'a Self>, _cx: &Context<'a, Self>, _reason: DetachReason) {
@@ -238,6 +241,21 @@ pub trait BlkFilter: Sized + Send + Sync + 'static {
 }
 
 /// Why a filter left its device.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::block::filter::DetachReason;
+///
+/// /// Whether the device is still there to be written to.
+/// fn can_save(reason: DetachReason) -> bool {
+///     match reason {
+///         DetachReason::Detached => true,
+///         DetachReason::Removed => false,
+///     }
+/// }
+/// # assert!(can_save(DetachReason::Detached) && !can_save(DetachReason::Removed));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DetachReason {
     /// It was detached; the device goes on without it.
@@ -264,6 +282,12 @@ pub enum DetachReason {
 ///         Ok(())
 ///     })?;
 ///     Ok(ms)
+/// }
+///
+/// /// What a filter says of itself in the kernel log, and an id for what it is about to gather.
+/// fn hello(info: &AttachInfo<'_>) -> u64 {
+///     pr_info!("{:?}: attached with {:?}\n", info.device_name(), info.options());
+///     info.unique_id()
 /// }
 /// ```
 #[derive(Clone, Copy)]
@@ -295,6 +319,17 @@ impl<'a> AttachInfo<'a> {
         unsafe { bindings::get_random_u64() }
     }
 
+    /// Returns a [`Handle`] of the filter that is being attached.
+    pub fn handle(&self) -> Handle {
+        let filter = self.filter.get();
+        // SAFETY: The filter is valid, and this is its `attach`.
+        unsafe { bindings::bdev_filter_get_handle(filter) };
+        // SAFETY: It comes from a reference.
+        let filter = unsafe { NonNull::new_unchecked(filter) };
+        // INVARIANT: Just taken.
+        Handle(filter)
+    }
+
     /// Returns what the user wrote after the name of the filter.
     pub fn options(&self) -> &'a CStr {
         self.options
@@ -314,6 +349,55 @@ impl<'a> AttachInfo<'a> {
     }
 }
 
+/// Tells a filter whether it still is on its device.
+///
+/// Part of the state of a filter that vouches for something, outside of its methods. It keeps
+/// nothing alive but a little memory.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::block::filter::Handle;
+///
+/// /// What a filter says to user space about the time until now.
+/// fn complete(handle: &Handle) -> Result {
+///     if handle.is_attached() {
+///         Ok(())
+///     } else {
+///         Err(ESTALE)
+///     }
+/// }
+/// ```
+///
+/// # Invariants
+///
+/// The memory of the filter is ours as well.
+pub struct Handle(NonNull<bindings::bdev_filter>);
+
+// SAFETY: It can be used, and given back, by any thread.
+unsafe impl Send for Handle {}
+// SAFETY: As above.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    /// Returns whether all bios submitted to the device until now, since
+    /// [`attach`](BlkFilter::attach) returned, were shown to the filter.
+    ///
+    /// Any context.
+    #[inline]
+    pub fn is_attached(&self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::bdev_filter_is_attached(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants. It is not used after this.
+        unsafe { bindings::bdev_filter_put_handle(self.0.as_ptr()) };
+    }
+}
+
 /// A bio as one filter sees it.
 ///
 /// # Examples
@@ -324,6 +408,12 @@ impl<'a> AttachInfo<'a> {
 /// /// Whether the bio touches `sector`, relative to the device that the filter is on.
 /// fn touches(bio: &FilteredBio, sector: u64) -> bool {
 ///     (bio.sector()..bio.sector() + u64::from(bio.nr_sectors())).contains(&sector)
+/// }
+///
+/// /// Whether a filter that wants to hold the bio for a while, and rather fails it than letting it
+/// /// pass, has to do that.
+/// fn has_to_fail(bio: &FilteredBio) -> bool {
+///     bio.is_nowait() || bio.is_protected()
 /// }
 /// ```
 ///
@@ -538,7 +628,9 @@ impl Verdict<'_> {
 /// unfinished ends with an I/O error, and the first time that happens the kernel warns. One that is
 /// leaked keeps whoever waits for it, and a detach, waiting.
 ///
-/// All methods can be called in any context.
+/// All methods can be called in any context, but [`end`](Self::end) runs what the submitter has to
+/// do then, so that no lock may be held that it could need. What is known in
+/// [`BlkFilter::submit_bio`] already is better said with [`IncomingBio::end`].
 ///
 /// # Examples
 ///
@@ -574,6 +666,16 @@ impl Verdict<'_> {
 ///     } else {
 ///         bio.end(BlkStatus::IOERR);
 ///     }
+/// }
+///
+/// /// Answers a read with the byte `x`, without the device.
+/// fn answer<T: BlkFilter>(mut bio: OwnedBio<T>) {
+///     let mut status = BlkStatus::NOTSUPP;
+///     if let Some(mut data) = bio.data_mut() {
+///         let done: Result = (0..data.len()).try_for_each(|offset| data.write(offset, b"x"));
+///         status = BlkStatus::from(done);
+///     }
+///     bio.end(status);
 /// }
 /// ```
 ///
@@ -688,10 +790,19 @@ impl<T: BlkFilter> Drop for OwnedBio<T> {
 /// use kernel::{
 ///     block::filter::{
 ///         BioList,
-///         BlkFilter, //
+///         BlkFilter,
+///         OwnedBio, //
 ///     },
 ///     sync::SpinLock, //
 /// };
+///
+/// /// Keeps a bio; whether it is the first, so that somebody has to be woken up.
+/// fn keep<T: BlkFilter>(bio: OwnedBio<T>, kept: &SpinLock<BioList<T>>) -> bool {
+///     let mut kept = kept.lock();
+///     let first = kept.is_empty();
+///     kept.push(bio);
+///     first
+/// }
 ///
 /// /// Lets all go on that were kept in a list.
 /// fn release<T: BlkFilter>(kept: &SpinLock<BioList<T>>) {
@@ -1017,8 +1128,7 @@ impl<T: BlkFilter> OperationsVTable<T> {
 /// Registering does not pin the module. Being attached does: a module cannot be unloaded while one
 /// of its filters is on a device.
 ///
-/// A registration must not be leaked, as with [`mem::forget`](core::mem::forget), by a module that
-/// can be unloaded; see [`MiscDeviceRegistration`](crate::miscdevice::MiscDeviceRegistration).
+/// One that is leaked, as with [`mem::forget`](core::mem::forget), ends with its module.
 ///
 /// # Invariants
 ///
@@ -1065,16 +1175,11 @@ impl<T: BlkFilter> PinnedDrop for Registration<T> {
     }
 }
 
-// SAFETY: It can be dropped from any thread, and then drops a `T::RegistrationData`, which is
-// `Send`.
-unsafe impl<T: BlkFilter> Send for Registration<T> {}
-// SAFETY: There is nothing to be done with a shared reference.
-unsafe impl<T: BlkFilter> Sync for Registration<T> {}
-
 /// Declares a module that brings one kind of filter and nothing else.
 ///
 /// It takes what [`module!`] takes; `type` is the filter. If that has a
-/// [`BlkFilter::RegistrationData`], it is made by the expression `data`, after `type`.
+/// [`BlkFilter::RegistrationData`], it is made by the expression `data`, after `type`, which may
+/// use `?`.
 ///
 /// # Examples
 ///
@@ -1103,8 +1208,11 @@ macro_rules! module_blk_filter {
             fn init(
                 _module: &'static $crate::ThisModule,
             ) -> impl ::pin_init::PinInit<Self, $crate::error::Error> {
-                $crate::try_pin_init!(Self {
-                    _registration <- $crate::block::filter::Registration::new(Ok($data)),
+                ::pin_init::pin_init_scope(move || {
+                    let data = $data;
+                    Ok($crate::try_pin_init!(Self {
+                        _registration <- $crate::block::filter::Registration::new(Ok(data)),
+                    }))
                 })
             }
         }
@@ -1121,9 +1229,10 @@ macro_rules! module_blk_filter {
 
 /// A filter that the kernel attached by itself; it is detached when this is dropped.
 ///
-/// Dropping it waits until the filter is gone, see [`BlkFilter::detached`], and does nothing if
-/// user space or the removal of the device was faster. It must not be dropped in a method of the
-/// filter itself. Leaking it leaves the filter where it is.
+/// Dropping it waits until the filter is gone, see [`BlkFilter::detached`], and does nothing else
+/// if user space or the removal of the device was faster. A fatal signal ends the wait, but not
+/// while the module of the filter is being loaded. It must not be dropped in a method of the filter
+/// itself. Leaking it leaves the filter where it is.
 ///
 /// The filter pins its module. So one that is in the module's own structure keeps the module from
 /// ever being unloaded, unless user space or removal ends it.
@@ -1144,7 +1253,9 @@ macro_rules! module_blk_filter {
 ///
 /// fn attach_to<T: BlkFilter<RegistrationData = ()>>(path: &CStr) -> Result<Attachment<T>> {
 ///     let disk = BdevFile::open(path, OpenMode::Read)?;
-///     Attachment::new(&disk, &(), None)
+///     let attachment = Attachment::new(&disk, &(), None)?;
+///     pr_info!("attached to {:?}\n", attachment.device_name());
+///     Ok(attachment)
 /// }
 /// ```
 ///

@@ -48,8 +48,10 @@ use core::{
 ///         self,
 ///         BlkFilter,
 ///         CompletedBio,
+///         Context,
 ///         EndIo,
 ///         IncomingBio,
+///         OwnedBio,
 ///         Verdict, //
 ///     }, //
 /// };
@@ -69,8 +71,16 @@ use core::{
 ///         if bio.op() != Op::READ {
 ///             return bio.pass();
 ///         }
-///         // Without memory the bio goes on unwatched.
-///         bio.pass_armed(()).unwrap_or_else(|(bio, ())| bio.pass())
+///         // Without memory it has to wait for some. One that is protected goes on unwatched.
+///         bio.pass_armed(())
+///             .or_else(|(bio, ())| bio.defer())
+///             .unwrap_or_else(IncomingBio::pass)
+///     }
+///
+///     fn process<'a>(_this: Pin<&'a Self>, _cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
+///         if let Err((bio, ())) = bio.resubmit_armed(()) {
+///             bio.resubmit();
+///         }
 ///     }
 /// }
 ///
@@ -90,14 +100,18 @@ pub trait EndIo: BlkFilter {
     /// It is given to [`end_io`](Self::end_io), which may drop it in an interrupt.
     type Data: Send + 'static;
 
-    /// Whether [`end_io`](Self::end_io) may sleep. It is then called in process context, some time
-    /// later.
+    /// Whether [`end_io`](Self::end_io) may sleep. It is then called in process context: at once
+    /// if the bio completes there, as in [`OwnedBio::resubmit`] for some drivers, so that no lock
+    /// that it takes may be held there; else some time later, by a worker that other completions
+    /// wait for. So it should not take long, and must not wait for I/O. Memory is allocated
+    /// without I/O.
     const SLEEPS: bool = false;
 
     /// Called when a bio that was armed completes, just before whoever submitted it learns of it.
     ///
     /// In any context, also in a hard interrupt: it must not sleep, unless it says
-    /// [`SLEEPS`](Self::SLEEPS).
+    /// [`SLEEPS`](Self::SLEEPS), and a lock that it shares with the other methods has to be one
+    /// that disables interrupts.
     fn end_io(this: Pin<&Self>, bio: CompletedBio<'_>, data: Self::Data);
 }
 
@@ -116,6 +130,17 @@ pub trait EndIo: BlkFilter {
 ///     if bio.sector() == 0 && bio.status() == BlkStatus::OK {
 ///         bio.set_status(BlkStatus::from(ENODATA));
 ///     }
+/// }
+///
+/// /// Reads that have failed give the byte `x` instead; how many bytes that makes up for.
+/// fn make_up(mut bio: CompletedBio<'_>) -> Result<u32> {
+///     if bio.status() == BlkStatus::OK {
+///         return Ok(0);
+///     }
+///     let mut data = bio.data_mut().ok_or(EINVAL)?;
+///     (0..data.len()).try_for_each(|offset| data.write(offset, b"x"))?;
+///     bio.set_status(BlkStatus::OK);
+///     Ok(bio.size())
 /// }
 /// ```
 ///
@@ -290,7 +315,7 @@ impl<T: EndIo> OwnedBio<T> {
     /// completes.
     ///
     /// Gives both back if there is no memory. In [`BlkFilter::process`] that does not happen: there
-    /// it waits for other bios that are armed to complete.
+    /// it waits for other bios that are armed to complete, unless a spinlock is held.
     #[inline]
     pub fn resubmit_armed(self, data: T::Data) -> Result<(), (Self, T::Data)> {
         match arm::<T>(&self, data) {

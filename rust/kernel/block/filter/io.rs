@@ -94,6 +94,23 @@ impl PinnedDrop for BioSet {
 
 /// A bio of our own, not submitted yet.
 ///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     block::filter::NewBio,
+///     page::{
+///         Page,
+///         PAGE_SIZE, //
+///     }, //
+/// };
+///
+/// /// Adds all pages, each of them whole.
+/// fn add_pages<'a>(bio: &mut NewBio<'a>, pages: &'a [Page]) -> Result {
+///     pages.iter().try_for_each(|page| bio.add_page(page, 0, PAGE_SIZE))
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// `bio` was allocated from a [`BioSet`] that is borrowed for `'a`, and nobody else has it.
@@ -103,22 +120,20 @@ pub struct NewBio<'a> {
 }
 
 impl<'a> NewBio<'a> {
-    /// Allocates a bio with room for `nr_vecs` stretches of memory, from `sector` on in units of
-    /// 512 bytes.
-    ///
-    /// [`EINVAL`] if that is more than a bio can have.
-    ///
-    /// May sleep, without starting I/O.
+    /// See [`Context::new_bio`].
     fn alloc(set: &'a BioSet, op: Op, flags: ReqFlags, sector: u64, nr_vecs: u16) -> Result<Self> {
-        if u32::from(nr_vecs) > bindings::BIO_MAX_VECS {
+        let is_data = op == Op::READ || op == Op::WRITE;
+        if !is_data || u32::from(nr_vecs) > bindings::BIO_MAX_VECS {
             return Err(EINVAL);
         }
+        // Not those that say something about other fields of the bio they come from.
+        let flags = u32::from(flags) & ReqFlags::all_bits();
         // SAFETY: By the type invariants of `BioSet`. A bio may be without a device for now.
         let bio = unsafe {
             bindings::bio_alloc_bioset(
                 core::ptr::null_mut(),
                 nr_vecs,
-                op.as_raw() | u32::from(flags),
+                op.as_raw() | flags,
                 bindings::GFP_NOIO,
                 set.raw.get(),
             )
@@ -171,8 +186,15 @@ impl<T: BlkFilter> Context<'_, T> {
     /// Allocates a bio from a pool that the filter has, with room for `nr_vecs` stretches of
     /// memory. It is for `sector` and those after, in units of 512 bytes, relative to the device.
     ///
-    /// [`EINVAL`] if that is more than a bio can have. Waits if there is no memory, which only
-    /// helps if there are fewer bios of the pool in use than it has in reserve.
+    /// [`EINVAL`] if that is more than a bio can have, or if the operation is neither a read nor a
+    /// write; a write without data that has [`ReqFlag::Preflush`] is a flush. Flags that
+    /// [`ReqFlag`] does not name are left out.
+    ///
+    /// May sleep, without starting I/O. Waits if there is no memory, which only helps if there are
+    /// fewer bios of the pool in use than it has in reserve.
+    ///
+    /// [`ReqFlag`]: crate::block::bio::ReqFlag
+    /// [`ReqFlag::Preflush`]: crate::block::bio::ReqFlag::Preflush
     pub fn new_bio<'b>(
         &self,
         bios: &'b BioSet,
@@ -188,8 +210,10 @@ impl<T: BlkFilter> Context<'_, T> {
     ///
     /// If that is the filter of a partition, the one of the disk sees the bio.
     ///
-    /// [`ENODEV`] if the device is being removed, [`EINVAL`] if the bio goes beyond its end, else
-    /// the error that it ended with.
+    /// [`ENODEV`] if the device is being removed, [`EINVAL`] if the bio goes beyond its end, is not
+    /// made of whole [logical blocks] or has no data, else the error that it ended with.
+    ///
+    /// [logical blocks]: crate::block::bdev::BlockDevice::logical_block_size
     ///
     /// # Examples
     ///

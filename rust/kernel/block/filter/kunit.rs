@@ -32,6 +32,10 @@ use crate::{
         },
         Arc,
         SpinLock, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
     }, //
 };
 use core::pin::pin;
@@ -148,6 +152,19 @@ enum Mode {
     Arm,
     Retarget,
     RetargetLater,
+    RetargetFar,
+    RetargetFarLater,
+    KeepLate,
+}
+
+impl Mode {
+    /// Where a bio goes that is retargeted.
+    fn target(self) -> u64 {
+        match self {
+            Mode::RetargetFar | Mode::RetargetFarLater => u64::MAX - 1,
+            _ => 40,
+        }
+    }
 }
 
 /// What the filter shall do, and what happened.
@@ -231,7 +248,11 @@ impl BlkFilter for Tester {
         match script.mode {
             Mode::Pass => return bio.pass(),
             Mode::End => return bio.end(BlkStatus::NOSPC),
-            Mode::Defer | Mode::Own | Mode::RetargetLater => {
+            Mode::Defer
+            | Mode::Own
+            | Mode::RetargetLater
+            | Mode::RetargetFarLater
+            | Mode::KeepLate => {
                 return bio.defer().unwrap_or_else(IncomingBio::pass);
             }
             Mode::Arm => {
@@ -239,9 +260,9 @@ impl BlkFilter for Tester {
                     .pass_armed([7, 9])
                     .unwrap_or_else(|(bio, _)| bio.end(BlkStatus::RESOURCE));
             }
-            Mode::Retarget => {
+            Mode::Retarget | Mode::RetargetFar => {
                 return bio
-                    .retarget(&this.target, 40)
+                    .retarget(&this.target, script.mode.target())
                     .unwrap_or_else(|bio| bio.end(BlkStatus::RESOURCE));
             }
             Mode::Drop | Mode::Fill | Mode::Keep | Mode::Resubmit => {}
@@ -278,21 +299,37 @@ impl BlkFilter for Tester {
         this.script.processed.add(1, Relaxed);
         match this.script.mode {
             Mode::Own => {
-                let own = |sector| {
+                let own = |op, sector, size| {
                     let none = ReqFlags::default();
-                    let mut own = cx.new_bio(&this.pool, Op::READ, none, sector, 1)?;
-                    own.add_page(&this.page, 0, 4096)?;
+                    let mut own = cx.new_bio(&this.pool, op, none, sector, 1)?;
+                    if size != 0 {
+                        own.add_page(&this.page, 0, size)?;
+                    }
                     cx.submit_and_wait(own)
                 };
-                let good = own(0) == Ok(()) && own(NR_SECTORS) == Err(EINVAL);
+                let bad = [
+                    own(Op::READ, NR_SECTORS, 512),
+                    own(Op::READ, NR_SECTORS - 1, 1024),
+                    own(Op::READ, u64::MAX, 512),
+                    own(Op::READ, 0, 1000),
+                    own(Op::READ, 0, 0),
+                    own(Op::DISCARD, 0, 0),
+                ];
+                let good = own(Op::READ, 0, 4096) == Ok(())
+                    && own(Op::WRITE, NR_SECTORS - 1, 512) == Ok(())
+                    && bad.iter().all(|result| *result == Err(EINVAL));
                 bio.end(if good {
                     BlkStatus::OK
                 } else {
                     BlkStatus::IOERR
                 });
             }
-            Mode::RetargetLater => {
-                let _ = bio.retarget(cx, &this.target, 40);
+            Mode::RetargetLater | Mode::RetargetFarLater => {
+                let _ = bio.retarget(cx, &this.target, this.script.mode.target());
+            }
+            Mode::KeepLate => {
+                fsleep(Delta::from_millis(100));
+                this.kept.lock().push(bio);
             }
             _ => bio.resubmit(),
         }
@@ -461,6 +498,28 @@ mod tests {
             })?;
             assert_eq!((result, seen), (Ok(()), 1));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_bio_goes_beyond_the_end() -> Result {
+        for mode in [Mode::RetargetFar, Mode::RetargetFarLater] {
+            let result = with(mode, |disk, _| rw(disk, Op::READ, 8).0)?;
+            assert_eq!(result, Err(EIO));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_kept_while_detach_begins_is_let_go_by_it() -> Result {
+        let read = with(Mode::KeepLate, |disk, script| -> Result<_> {
+            let read = start_read(disk, 8)?;
+            while script.processed.load(Relaxed) == 0 {
+                fsleep(Delta::from_millis(1));
+            }
+            Ok(read)
+        })??;
+        assert_eq!(read.ended.load(Relaxed), 1);
         Ok(())
     }
 

@@ -80,7 +80,7 @@ impl<T: BlkFilter> OwnedBio<T> {
     /// Sends the bio to `sector` of `device`, as [`IncomingBio::retarget`] does.
     ///
     /// Gives the bio back if it is of another device than `cx`. Else it does not fail in
-    /// [`BlkFilter::process`]: it waits for memory there.
+    /// [`BlkFilter::process`]: it waits for memory there, unless a spinlock is held.
     #[inline]
     pub fn retarget<'a>(
         self,

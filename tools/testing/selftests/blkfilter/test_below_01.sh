@@ -6,7 +6,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 16
+plan 18
 load rust_blkfilter
 load_test_filter
 new_nullb
@@ -32,6 +32,8 @@ check "C5: the right one" eq "$(get below)" 2058
 check "C5: without seeing it" eq "$(get seen)" "$seen"
 check "C20: beyond the end is EINVAL" \
 	fails_with "Invalid argument" bash -c "echo 131072 > $TEST_DIR/below"
+check "C20: the last of all sectors is EINVAL" \
+	fails_with "Invalid argument" bash -c "echo 18446744073709551615 > $TEST_DIR/below"
 detach $DEV
 
 attach $DEV rust_blkfilter && attach $PART blkfilter_test || bail "cannot attach"
@@ -44,6 +46,8 @@ check "C5: its own filter does not see it" eq "$(get seen)" "$seen"
 check "C21: the disk's filter does" eq "$(stat_of $DEV read bios)" $((disk + 1))
 check "C20: beyond the end of the partition is EINVAL" \
 	fails_with "Invalid argument" bash -c "echo 32768 > $TEST_DIR/below"
+check "C20: the last of all sectors is EINVAL there too" \
+	fails_with "Invalid argument" bash -c "echo 18446744073709551615 > $TEST_DIR/below"
 detach $DEV
 
 # Each waits in ->process for I/O of its own, and that of the partition's filter

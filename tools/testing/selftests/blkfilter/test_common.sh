@@ -211,6 +211,7 @@ write_fails() {
 	EBUSY) msg="Device or resource busy" ;;
 	ENODEV) msg="No such device" ;;
 	EINVAL) msg="Invalid argument" ;;
+	EFBIG) msg="File too large" ;;
 	EOPNOTSUPP) msg="Operation not supported" ;;
 	EALREADY) msg="Operation already in progress" ;;
 	esac

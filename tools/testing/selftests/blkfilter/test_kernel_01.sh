@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 33
+plan 43
 load rust_blkfilter
 load_test_filter
 new_nullb
@@ -80,6 +80,19 @@ check "C20: a bio that is beyond the end now fails" not wait $writer
 check "C20: and nothing is in flight" grep -qE ' 0$' /sys/block/$DEV/filter_stat
 detach $DEV
 
+# A partition shrinks while its filter has a bio.
+new_nullb
+partition $DEV
+attach $PART blkfilter_test || bail "cannot attach"
+hold
+dwrite $PART 4096 1 4000 & writer=$!
+wait_for grep -qx 1 $TEST_DIR/held
+resizepart /dev/$DEV 1 16384 || bail "resizepart"
+echo pass > $TEST_DIR/mode
+echo 1 > $TEST_DIR/release
+check "C20: so does one beyond the end of its partition" not wait $writer
+detach $PART
+
 # Uevents.
 udevadm monitor --kernel --property --subsystem-match=block > "$TMP/events" & monitor=$!
 sleep 1
@@ -101,6 +114,29 @@ expect "at bdev_filter_unregister+" eval "echo unregister > $TEST_DIR/misuse"
 check "C31: so does unregistering what is not registered" eq "$EXPECT_STATUS" 0
 expect "at bdev_filter_put+" eval "echo put > $TEST_DIR/misuse"
 check "C8: so does putting a reference too often" eq "$EXPECT_STATUS" 0
+echo 1 > /sys/kernel/debug/clear_warn_once
+expect "at bdev_filter_unregister+" eval "echo other > $TEST_DIR/misuse"
+check "C31: so does unregistering another filter of the name" eq "$EXPECT_STATUS" 0
+check "C31: which stays registered" registered $DEV blkfilter_test
 check "C31: the filter goes on" dwrite $DEV
 check "C7: and can be detached" detach $DEV
+
+# Modules that come, or do not, and that forget to unregister.
+rmmod blkfilter_test
+module=$DIR/test_modules/blkfilter_test.ko
+insmod "$module" fail_init=1 2> "$TMP/insmod" & insmod=$!
+wait_for registered $DEV blkfilter_test || bail "nothing is registered"
+check "C18: a filter whose module's init has not ended is ENOENT" \
+	write_fails ENOENT $DEV blkfilter_test
+check "C18: its init fails" eval "! wait $insmod && grep -q 'No such device' $TMP/insmod"
+check "C18: it is not registered any more" not registered $DEV blkfilter_test
+insmod "$module" forget=1 && attach $DEV blkfilter_test && detach $DEV ||
+	bail "cannot attach"
+check "C18: a module that leaves its filter registered can be unloaded" rmmod blkfilter_test
+check "C18: its name is gone" not registered $DEV blkfilter_test
+check "C18: the kernel says so" \
+	eval "dmesg | tail | grep 'blk-filter: blkfilter_test was not unregistered'"
+load_test_filter
+check "C18: it can be loaded again, and attached" attach $DEV blkfilter_test
+detach $DEV
 ktap_finished

@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 21
+plan 23
 load rust_blkfilter
 load_test_filter
 new_nullb
@@ -39,11 +39,14 @@ detach $b
 echo /dev/$a > $TEST_DIR/kopen2
 attach $b blkfilter_test || bail "cannot attach"
 udevadm settle
-seen=$(get seen)
-echo retarget > $TEST_DIR/mode
-check "C25: a bio that goes in circles fails" fails_with "Input/output error" dwrite $a
-check "C25: after 8 hops" eq $(($(get seen) - seen)) 9
-echo pass > $TEST_DIR/mode
+for mode in retarget retargetdefer; do
+	seen=$(get seen)
+	echo $mode > $TEST_DIR/mode
+	check "C25: $mode: a bio that goes in circles fails" \
+		fails_with "Input/output error" dwrite $a
+	check "C25: $mode: after 8 hops" eq $(($(get seen) - seen)) 9
+	echo pass > $TEST_DIR/mode
+done
 echo > $TEST_DIR/kopen
 echo > $TEST_DIR/kopen2
 detach $a

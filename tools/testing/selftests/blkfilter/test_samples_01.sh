@@ -5,14 +5,15 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 27
+plan 29
 load rust_blkerror
 DEVS+=("rmmod rust_blkerror")
 load rust_blkdelay
 DEVS+=("rmmod rust_blkdelay")
 new_nullb discard=1
 
-for bad in x op=x op=READ first=-1 percent=101 do=x do=corrupt "op=write do=corrupt" errno=999; do
+for bad in x op=x op=READ first=-1 "first=8 last=7" percent=101 do=x do=corrupt \
+		"op=write do=corrupt" errno=999; do
 	check "C29: blkerror: $bad is EINVAL" write_fails EINVAL $DEV "blkerror $bad"
 done
 
@@ -43,6 +44,11 @@ on blkerror op=read do=corrupt
 dd if=/dev/$DEV bs=64K count=1 iflag=direct of="$TMP/B" status=none
 check "C26: one byte of a read is wrong" eq "$(cmp -l "$TMP/A" "$TMP/B" | awk '{ print $1, $3 }')" \
 	"32769 276"
+detach $DEV
+on blkerror op=read do=corrupt first=64 last=71
+dd if=/dev/$DEV bs=64K count=1 iflag=direct of="$TMP/B" status=none
+check "C26: it is in the range" eq "$(cmp -l "$TMP/A" "$TMP/B" | awk '{ print $1, $3 }')" \
+	"34817 276"
 detach $DEV
 dd if=/dev/$DEV bs=64K count=1 iflag=direct of="$TMP/B" status=none
 check "C26: not on the disk" cmp "$TMP/A" "$TMP/B"

@@ -6,7 +6,7 @@
 . "$(dirname "$0")"/test_common.sh
 
 tracker=/sys/kernel/debug/changetrack
-plan 28
+plan 43
 load rust_blk_changetrack
 DEVS+=("rmmod rust_blk_changetrack")
 load_test_filter
@@ -29,6 +29,7 @@ for granularity in 0 2048 2M 65537 64KB K 4194304K; do
 	check "C29: a granularity of $granularity is EINVAL" \
 		write_fails EINVAL $DEV "changetrack granularity=$granularity"
 done
+check "C29: exact=x is EINVAL" write_fails EINVAL $DEV "changetrack exact=x"
 check "C29: attach" attach $DEV "changetrack granularity=1M"
 check "before a switch everything may have changed" eq "$(bits $DEV)" ffffffffffffffff
 check "a request that is not one is EINVAL" \
@@ -70,18 +71,54 @@ detach $DEV
 # A write that is on its way, below the filter of a partition, at the switch.
 new_nullb size=64
 partition $DEV
-attach $PART changetrack && attach $DEV blkfilter_test || bail "cannot attach"
-quiet $DEV
+attach $DEV blkfilter_test || bail "cannot attach"
+let_go() {
+	echo pass > $TEST_DIR/mode
+	echo 1 > $TEST_DIR/release
+	wait $writer
+}
+hold_write() {
+	hold
+	dwrite $PART 65536 1 5 & writer=$!
+	wait_for grep -qx 1 $TEST_DIR/held || bail "nothing is held"
+}
+for exact in 0 1; do
+	attach $PART "changetrack exact=$exact" || bail "cannot attach"
+	quiet $DEV
+	switch $PART
+	hold_write
+	switch $PART
+	check "marks: exact=$exact: a write is marked before it reaches the disk" \
+		eq "$(field $PART changed)" 1
+	let_go
+	switch $PART
+	check "marks: exact=$exact: again when it is complete in another generation: $exact" \
+		eq "$(field $PART changed)" $exact
+	[ $exact = 1 ] || detach $PART
+done
+hold_write
+detach $PART & detacher=$!
+wait_for attached $PART none
+check "after a detach that waits nothing is known" eq "$(field $PART everything)" 1
 switch $PART
-hold
-dwrite $PART 65536 1 5 & writer=$!
-wait_for grep -qx 1 $TEST_DIR/held
-switch $PART
-check "marks: a write is marked before it reaches the disk" eq "$(field $PART changed)" 1
-echo pass > $TEST_DIR/mode
-echo 1 > $TEST_DIR/release
-wait $writer
-detach $PART && detach $DEV
+check "also after a switch" eq "$(field $PART everything)" 1
+let_go
+wait $detacher
+
+# The device comes back under its name, and the filter of the old one is still there.
+attach $PART "changetrack exact=1" || bail "cannot attach"
+hold_write
+echo 0 > $NULLB/$DEV/power
+echo 1 > $NULLB/$DEV/power
+wait_for [ -b /dev/$DEV ]
+[ -b /dev/$PART ] || partition $DEV
+check "C29: a name that is in use is EBUSY" write_fails EBUSY $PART changetrack
+let_go
+check "C29: when the old one is released it is not" wait_for attach $PART changetrack
+detach $PART
+new_nullb memory_backed=0 size=134217728
+check "C29: a bitmap of more than 2 GiB is EFBIG" \
+	write_fails EFBIG $DEV "changetrack granularity=4K"
 
 # A device that gets another size.
 new_loop
@@ -94,6 +131,20 @@ losetup -c /dev/$DEV
 check "C20: after a resize nothing is" eq "$(field $DEV everything)" 1
 switch $DEV
 check "C20: also after a switch" eq "$(field $DEV everything)" 1
+check "C20: there are as many blocks as now" eq "$(field $DEV blocks)" 2048
+check "C20: all of them marked" eq "$(bits $DEV)" "$(printf 'f%.0s' {1..512})"
+truncate -s 64M "$TMP/loop.img"
+losetup -c /dev/$DEV
+switch $DEV
+check "C20: with the old size again nothing is" eq "$(field $DEV everything)" 1
+switch $DEV
+check "C20: until the next switch" eq "$(field $DEV everything)" 0
+# The file may be another one.
+losetup -c /dev/$DEV
+switch $DEV
+check "C20: so it is when the size is set to what it was" eq "$(field $DEV everything)" 1
+switch $DEV
+check "C20: until the next switch, too" eq "$(field $DEV everything)" 0
 detach $DEV
 
 # No bit is lost to switches: each block is written once, and is in some generation.

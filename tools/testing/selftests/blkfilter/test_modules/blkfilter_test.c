@@ -40,7 +40,9 @@
  * "profile" gives the disk "blkfilter_crypto" an encryption profile (1) or takes it
  * away (0); writing to "encrypted" writes an encrypted bio to that disk.
  *
- * The module parameter "flags" is added to the flags of the filter.
+ * The module parameter "flags" is added to the flags of the filter.  With "fail_init"
+ * the init function fails a second after it has registered the filter, with "forget"
+ * the exit function leaves it registered.
  */
 #include <linux/bio.h>
 #include <linux/blk-crypto-profile.h>
@@ -80,6 +82,14 @@ static const char * const mode_names[] = {
 static unsigned int flags;
 module_param(flags, uint, 0444);
 MODULE_PARM_DESC(flags, "more flags of the filter, see enum bdev_filter_flags");
+
+static bool fail_init;
+module_param(fail_init, bool, 0444);
+MODULE_PARM_DESC(fail_init, "register, wait for a second, and fail");
+
+static bool forget;
+module_param(forget, bool, 0444);
+MODULE_PARM_DESC(forget, "leave the filter registered when the module goes");
 
 static enum mode mode;
 static atomic_t seen, held, processed, attached, detached, removed, released;
@@ -389,7 +399,9 @@ static void test_release(struct bdev_filter *flt)
 	list_del(&tf->entry);
 	mutex_unlock(&filters_lock);
 	timer_shutdown_sync(&tf->timer);
-	cancel_work_sync(&tf->work);
+	/* Waiting for work that is not there for when memory is short is fine. */
+	schedule_work(&tf->work);
+	flush_work(&tf->work);
 	WARN_ON(!bio_list_empty(&tf->bios));
 	atomic_inc(&released);
 }
@@ -632,6 +644,12 @@ static ssize_t misuse_write(struct file *file, const char __user *buf,
 		};
 
 		bdev_filter_unregister(&unknown);
+	} else if (!strcmp(word, "other")) {
+		static const struct bdev_filter_operations other = {
+			.name = "blkfilter_test",
+		};
+
+		bdev_filter_unregister(&other);
 	} else {
 		return -EINVAL;
 	}
@@ -789,6 +807,11 @@ static int __init blkfilter_test_init(void)
 	ret = bdev_filter_register(&test_ops, &filters);
 	if (ret)
 		return ret;
+	if (fail_init) {
+		msleep(1000);
+		ret = -ENODEV;
+		goto out_unregister;
+	}
 	ret = check_registration();
 	if (ret)
 		goto out_unregister;
@@ -845,7 +868,8 @@ static void __exit blkfilter_test_exit(void)
 	kclose(0);
 	kclose(1);
 	crypto_disk_remove();
-	bdev_filter_unregister(&test_ops);
+	if (!forget)
+		bdev_filter_unregister(&test_ops);
 }
 
 module_init(blkfilter_test_init);
