@@ -124,8 +124,17 @@ static int bdev_filter_module_notify(struct notifier_block *nb,
 				     unsigned long event, void *module)
 {
 	struct bdev_filter_kind *kind, *next;
+	bool found = false;
 
 	if (event != MODULE_STATE_GOING)
+		return NOTIFY_DONE;
+
+	/* ->attach(), with the mutex held, may be waiting for any other module. */
+	rcu_read_lock();
+	list_for_each_entry_rcu(kind, &bdev_filter_kinds, entry)
+		found |= kind->ops->owner == module;
+	rcu_read_unlock();
+	if (!found)
 		return NOTIFY_DONE;
 
 	mutex_lock(&bdev_filter_mutex);

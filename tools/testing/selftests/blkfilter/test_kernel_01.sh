@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 43
+plan 44
 load rust_blkfilter
 load_test_filter
 new_nullb
@@ -78,6 +78,15 @@ echo 1 > $TEST_DIR/release
 wait_for [ ! -e /proc/$writer ]
 check "C20: a bio that is beyond the end now fails" not wait $writer
 check "C20: and nothing is in flight" grep -qE ' 0$' /sys/block/$DEV/filter_stat
+detach $DEV
+
+# It grows while a filter is being attached.
+attach $DEV "blkfilter_test slow" & attacher=$!
+wait_for grep -qx slow $TEST_DIR/options || bail "it is not being attached"
+truncate -s 48M "$TMP/other.img"
+losetup -c /dev/$DEV
+wait $attacher || bail "cannot attach"
+check "C20: a size that was set during attach is told" eq "$(get size)" 98304
 detach $DEV
 
 # A partition shrinks while its filter has a bio.

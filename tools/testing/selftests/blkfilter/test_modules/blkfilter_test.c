@@ -40,6 +40,8 @@
  * "profile" gives the disk "blkfilter_crypto" an encryption profile (1) or takes it
  * away (0); writing to "encrypted" writes an encrypted bio to that disk.
  *
+ * Attaching takes a second with the option "slow", and fails with "bad".
+ *
  * The module parameter "flags" is added to the flags of the filter.  With "fail_init"
  * the init function fails a second after it has registered the filter, with "forget"
  * the exit function leaves it registered.
@@ -164,6 +166,8 @@ static int test_attach(struct bdev_filter *flt, void *data, const char *options)
 	if (!strcmp(options, "bad"))
 		return -EDOM;
 	strscpy(last_options, options);
+	if (!strcmp(options, "slow"))
+		msleep(1000);
 	spin_lock_init(&tf->lock);
 	bio_list_init(&tf->bios);
 	INIT_WORK(&tf->work, finish_work);
