@@ -99,9 +99,9 @@ done
 hold_write
 detach $PART & detacher=$!
 wait_for attached $PART none
-check "after a detach that waits nothing is known" eq "$(field $PART everything)" 1
+check "cut: after a detach that waits nothing is known" eq "$(field $PART everything)" 1
 switch $PART
-check "also after a switch" eq "$(field $PART everything)" 1
+check "cut: also after a switch" eq "$(field $PART everything)" 1
 let_go
 wait $detacher
 
