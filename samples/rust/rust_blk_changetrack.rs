@@ -458,10 +458,10 @@ impl BlkFilter for ChangeTrack {
         let tracker = &this.get_ref().tracker;
         // Before the bits are looked at: in that bitmap they are cleared.
         let current = tracker.current.load(Acquire);
-        tracker.mark(current, &bio);
         if current & EXACT != 0 {
             return this.get_ref().pass_exactly(current, bio);
         }
+        tracker.mark(current, &bio);
         bio.pass()
     }
 
@@ -489,6 +489,7 @@ impl ChangeTrack {
     /// Has a write marked again, should it complete in another generation.
     #[inline(never)]
     fn pass_exactly<'cb>(&self, current: u64, bio: IncomingBio<'cb, Self>) -> Verdict<'cb> {
+        self.tracker.mark(current, &bio);
         if bio.size() == 0 {
             return bio.pass();
         }
