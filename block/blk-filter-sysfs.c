@@ -129,6 +129,8 @@ static int bdev_filter_module_notify(struct notifier_block *nb,
 	if (event != MODULE_STATE_GOING)
 		return NOTIFY_DONE;
 
+	blk_filter_detach_module(module);
+
 	/* ->attach(), with the mutex held, may be waiting for any other module. */
 	rcu_read_lock();
 	list_for_each_entry_rcu(kind, &bdev_filter_kinds, entry)

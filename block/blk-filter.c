@@ -28,6 +28,10 @@
  * until it is released, and one for each who may still detach it or waits for
  * its release.  The memory is freed by RCU.
  *
+ * bdev_filter_list has the filters from when they are published until they are
+ * released, for modules that fail to initialize: those go whoever has a reference to
+ * them, so their filters are detached, and waited for, before.
+ *
  * flt->bdev leads from a filter to its device.  Removal clears it, at evict at
  * the latest, and it is read under rcu_read_lock() only.  The memory of
  * block_device and gendisk is freed by RCU after evict, and the driver's by
@@ -53,8 +57,10 @@
  *   disk->filter_lock: the slots of a disk and its partitions, with
  *	BD_FILTERED and the check that the device is not going away.
  *   flt->lock: the lists of a filter.
+ *   bdev_filter_list_lock
  *
- * The second is a mutex, the third a spinlock, and nothing else nests in them.
+ * The second is a mutex, the other two are spinlocks, not nested in each other, and
+ * nothing else nests in them.
  * The core calls no method of a filter with either held, but allocates for uevents,
  * without I/O, with the second held.  Removal holds
  * disk->open_mutex and takes filter_lock only; bd_holder_lock has nothing to do
@@ -77,6 +83,9 @@
 #define BDEV_FILTER_WAIT	(10 * HZ)
 
 DEFINE_STATIC_KEY_FALSE(blk_filter_key);
+
+static LIST_HEAD(bdev_filter_list);
+static DEFINE_SPINLOCK(bdev_filter_list_lock);
 
 /* Detach, and the end of a filter's own I/O, which the former may wait for. */
 static struct workqueue_struct *bdev_filter_wq;
@@ -237,6 +246,11 @@ static bool bdev_filter_check_eod(struct bio *bio)
 	struct block_device *bdev = bio->bi_bdev;
 	sector_t sector = bio->bi_iter.bi_sector;
 
+	/* These have no length, and drivers take the zone for granted. */
+	if (op_is_zone_mgmt(bio_op(bio)) &&
+	    bio_op(bio) != REQ_OP_ZONE_RESET_ALL &&
+	    !bdev_zone_is_seq(bdev, sector))
+		return false;
 	return !bdev_filter_beyond_end(bio, bdev_whole(bdev), sector) &&
 		!(bdev_is_partition(bdev) &&
 		  bdev_filter_beyond_end(bio, bdev,
@@ -508,7 +522,6 @@ EXPORT_SYMBOL_GPL(bdev_filter_is_attached);
 /* Undo what bdev_filter_create() did; the last that happens to a filter. */
 static void bdev_filter_destroy(struct bdev_filter *flt)
 {
-	struct module *owner = flt->ops->owner;
 	struct block_device *bdev;
 
 	/* Nothing is queued any more, but ->process() may not be through. */
@@ -521,7 +534,11 @@ static void bdev_filter_destroy(struct bdev_filter *flt)
 	blk_filter_destroy_hooks(flt);
 	static_branch_dec(&blk_filter_key);
 	free_percpu(flt->pcpu);
-	module_put(owner);
+	module_put(flt->owner);
+	/* Last, as who finds it there waits for this, with the module kept. */
+	spin_lock(&bdev_filter_list_lock);
+	list_del(&flt->entry);
+	spin_unlock(&bdev_filter_list_lock);
 	complete_all(&flt->released);
 	bdev_filter_put_handle(flt);
 }
@@ -635,11 +652,14 @@ static bool bdev_filter_unpublish(struct block_device *bdev,
 
 /*
  * BD_FILTERED sends a bio to the slow path: the bdev has a filter or its disk
- * has.  Bring all of a disk up to date after one of its slots changed.
+ * has.  Bring all of a disk up to date after one of its slots changed, or before
+ * that of @next gets a filter.
  */
-static void blk_filter_update_flags(struct gendisk *disk)
+static void blk_filter_update_flags(struct gendisk *disk,
+				    struct block_device *next)
 {
-	bool all = rcu_access_pointer(disk->part0->bd_filter);
+	bool all = next == disk->part0 ||
+		rcu_access_pointer(disk->part0->bd_filter);
 	struct block_device *part;
 	unsigned long idx;
 
@@ -647,7 +667,7 @@ static void blk_filter_update_flags(struct gendisk *disk)
 
 	rcu_read_lock();
 	xa_for_each(&disk->part_tbl, idx, part) {
-		if (all || rcu_access_pointer(part->bd_filter))
+		if (all || part == next || rcu_access_pointer(part->bd_filter))
 			bdev_set_flag(part, BD_FILTERED);
 		else
 			bdev_clear_flag(part, BD_FILTERED);
@@ -661,7 +681,7 @@ void blk_filter_add_partition(struct block_device *part)
 	struct gendisk *disk = part->bd_disk;
 
 	mutex_lock(&disk->filter_lock);
-	blk_filter_update_flags(disk);
+	blk_filter_update_flags(disk, NULL);
 	mutex_unlock(&disk->filter_lock);
 }
 
@@ -701,7 +721,7 @@ static void bdev_filter_cut(struct block_device *bdev, struct bdev_filter *flt,
 		refcount_inc(&flt->handles);
 	won = flt && bdev_filter_unpublish(bdev, flt, state);
 	if (won) {
-		blk_filter_update_flags(disk);
+		blk_filter_update_flags(disk, NULL);
 		blk_filter_uevent(bdev, flt, "detach");
 	}
 	mutex_unlock(&disk->filter_lock);
@@ -814,6 +834,27 @@ void bdev_filter_detach(struct bdev_filter *flt)
 }
 EXPORT_SYMBOL_GPL(bdev_filter_detach);
 
+/* A module goes: detach what its init function attached before it failed. */
+void blk_filter_detach_module(struct module *module)
+{
+	struct bdev_filter *flt;
+
+again:
+	spin_lock(&bdev_filter_list_lock);
+	list_for_each_entry(flt, &bdev_filter_list, entry) {
+		if (flt->owner != module)
+			continue;
+		/* On the list it has its own handle. */
+		refcount_inc(&flt->handles);
+		spin_unlock(&bdev_filter_list_lock);
+		pr_warn("%s: %s was not detached\n", flt->dev_name, flt->name);
+		__bdev_filter_detach(flt, false);
+		bdev_filter_put_handle(flt);
+		goto again;
+	}
+	spin_unlock(&bdev_filter_list_lock);
+}
+
 /*
  * Not on a device that is going away: unhashing comes first in every removal,
  * and blk_filter_remove() takes filter_lock after it.  Not on the hidden path
@@ -880,6 +921,8 @@ bdev_filter_create(struct block_device *bdev,
 		goto out_free;
 
 	flt->ops = ops;
+	flt->owner = ops->owner;
+	INIT_LIST_HEAD(&flt->entry);
 	strscpy(flt->name, ops->name);
 	snprintf(flt->dev_name, sizeof(flt->dev_name), "%pg", bdev);
 	RCU_INIT_POINTER(flt->bdev, bdev);
@@ -933,7 +976,8 @@ out_put_module:
  *
  * The filter stays on the device until bdev_filter_detach(), until user space
  * detaches it, or until the device is removed.  It pins its module, so a module
- * cannot wait for its exit to detach it.
+ * cannot wait for its exit to detach it.  If the init function of the module fails,
+ * what it has attached is detached before the module goes.
  *
  * Process context, may sleep.
  *
@@ -968,13 +1012,21 @@ struct bdev_filter *bdev_filter_attach(struct block_device *bdev,
 		ret = -ENODEV;
 	else if (!blk_filter_supported(bdev, ops->flags))
 		ret = -EOPNOTSUPP;
-	else if (!bdev_filter_publish(bdev, flt))
-		ret = bdev_filter_check_slot(bdev, ops) ?: -EBUSY;
-	if (!ret) {
-		blk_filter_update_flags(disk);
+	if (ret)
+		goto out_unlock;
+	/* First: no bio passes by a filter that is attached. */
+	blk_filter_update_flags(disk, bdev);
+	if (bdev_filter_publish(bdev, flt)) {
+		spin_lock(&bdev_filter_list_lock);
+		list_add(&flt->entry, &bdev_filter_list);
+		spin_unlock(&bdev_filter_list_lock);
 		trace_bdev_filter_attach(flt);
 		blk_filter_uevent(bdev, flt, "attach");
+	} else {
+		ret = bdev_filter_check_slot(bdev, ops) ?: -EBUSY;
+		blk_filter_update_flags(disk, NULL);
 	}
+out_unlock:
 	mutex_unlock(&disk->filter_lock);
 
 	if (ret) {

@@ -30,6 +30,7 @@ bdev_filter_owner_is_live(const struct bdev_filter_operations *ops)
 }
 
 int __bdev_filter_detach(struct bdev_filter *flt, bool killable);
+void blk_filter_detach_module(struct module *module);
 
 /*
  * Whether sleeping is wrong here, where that can be told.  The other way round than

@@ -176,6 +176,7 @@ struct bdev_filter {
 	/* private: see the top of block/blk-filter.c */
 	struct bdev_filter_pcpu __percpu *pcpu;
 	struct block_device __rcu *bdev;
+	struct module *owner;
 	refcount_t refs;
 	refcount_t handles;
 	enum bdev_filter_state state;
@@ -196,6 +197,7 @@ struct bdev_filter {
 	struct completion released;
 	struct work_struct cut_work;
 	struct work_struct release_work;
+	struct list_head entry;
 	struct rcu_head rcu;
 };
 

@@ -299,6 +299,10 @@ impl Tracker {
         for bits in self.readable() {
             bits.store(0, Relaxed);
         }
+        // The files are there a moment before the filter is on the device.
+        if !self.handle.is_attached() {
+            self.void.store(1, Relaxed);
+        }
         // Whoever uses the other one sees it cleared.
         self.current.store(self.current.load(Relaxed) + 1, Release);
         // Bios that are being marked with the old one.
@@ -326,13 +330,13 @@ impl Tracker {
     }
 
     /// The first 64 bytes of `bitmap`.
-    fn header(&self, everything: bool) -> [u8; 64] {
+    fn header(&self, nr_blocks: u64, everything: bool) -> [u8; 64] {
         let mut header = [0; 64];
         let fields: [&[u8]; 7] = [
             b"BLKTRACK",
             &1_u32.to_le_bytes(),
             &self.shift.to_le_bytes(),
-            &self.nr_blocks_now.load(Relaxed).to_le_bytes(),
+            &nr_blocks.to_le_bytes(),
             &self.id.to_le_bytes(),
             &self.generation().to_le_bytes(),
             &u64::from(everything).to_le_bytes(),
@@ -353,9 +357,10 @@ impl BinaryWriter for Tracker {
         offset: &mut file::Offset,
     ) -> Result<usize> {
         let frozen = self.frozen.lock();
-        let everything = self.is_unknown(&frozen);
-        let header = self.header(everything);
-        let words = self.nr_blocks_now.load(Relaxed).div_ceil(64) as usize;
+        let nr_blocks = self.nr_blocks_now.load(Relaxed);
+        let everything = self.is_unknown(&frozen) || nr_blocks != self.nr_blocks;
+        let header = self.header(nr_blocks, everything);
+        let words = nr_blocks.div_ceil(64) as usize;
         let mut done = 0;
         while !writer.is_empty() {
             let mut at = usize::try_from(*offset).map_err(|_| EINVAL)?;
@@ -388,8 +393,8 @@ impl BinaryWriter for Tracker {
 
 fn show(tracker: &Tracker, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let frozen = tracker.frozen.lock();
-    let everything = tracker.is_unknown(&frozen);
     let nr_blocks = tracker.nr_blocks_now.load(Relaxed);
+    let everything = tracker.is_unknown(&frozen) || nr_blocks != tracker.nr_blocks;
     let marked = |bitmap: &Bitmap| -> u64 {
         bitmap
             .iter()

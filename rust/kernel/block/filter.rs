@@ -157,6 +157,7 @@ pub use hook::{
     EndIo, //
 };
 pub use io::{
+    BioPage,
     BioSet,
     NewBio, //
 };

@@ -7,6 +7,10 @@ use super::{
     Context, //
 };
 use crate::{
+    alloc::{
+        flags::__GFP_ZERO,
+        Flags, //
+    },
     bindings,
     block::bio::{
         BlkStatus,
@@ -92,22 +96,68 @@ impl PinnedDrop for BioSet {
     }
 }
 
+/// A page of memory for the data of bios of our own.
+///
+/// It holds bytes and nothing else. A [`Page`] can be the memory of values of any type, which a
+/// read from a disk must not write to.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::block::filter::BioPage;
+///
+/// let mut page = BioPage::new(GFP_KERNEL)?;
+/// page.write(510, &[0x55, 0xaa])?;
+/// let mut end = [0xff; 4];
+/// page.read(508, &mut end)?;
+/// assert_eq!(end, [0, 0, 0x55, 0xaa]);
+/// assert_eq!(page.read(4093, &mut end), Err(EINVAL));
+/// # Ok::<(), Error>(())
+/// ```
+pub struct BioPage(Page);
+
+impl BioPage {
+    /// Allocates a page, with zeroes in it.
+    ///
+    /// May sleep if `flags` say so.
+    pub fn new(flags: Flags) -> Result<Self> {
+        Ok(Self(Page::alloc_page(flags | __GFP_ZERO)?))
+    }
+
+    /// Copies bytes out of the page, from `offset` on.
+    ///
+    /// [`EINVAL`] if they are not within the page. Any context.
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> Result {
+        // SAFETY: `to` can be written to, and nobody writes to the page: not us, and no bio, which
+        // would have borrowed it exclusively.
+        unsafe { self.0.read_raw(to.as_mut_ptr(), offset, to.len()) }
+    }
+
+    /// Copies bytes into the page, from `offset` on.
+    ///
+    /// [`EINVAL`] if they are not within the page. Any context.
+    pub fn write(&mut self, offset: usize, from: &[u8]) -> Result {
+        // SAFETY: `from` can be read, and nobody else has the page.
+        unsafe { self.0.write_raw(from.as_ptr(), offset, from.len()) }
+    }
+}
+
 /// A bio of our own, not submitted yet.
 ///
 /// # Examples
 ///
 /// ```
 /// use kernel::{
-///     block::filter::NewBio,
-///     page::{
-///         Page,
-///         PAGE_SIZE, //
-///     }, //
+///     block::filter::{
+///         BioPage,
+///         NewBio, //
+///     },
+///     page::PAGE_SIZE, //
 /// };
 ///
 /// /// Adds all pages, each of them whole.
-/// fn add_pages<'a>(bio: &mut NewBio<'a>, pages: &'a [Page]) -> Result {
-///     pages.iter().try_for_each(|page| bio.add_page(page, 0, PAGE_SIZE))
+/// fn add_pages<'a>(bio: &mut NewBio<'a>, pages: &'a mut [BioPage]) -> Result {
+///     pages.iter_mut().try_for_each(|page| bio.add_page(page, 0, PAGE_SIZE))
 /// }
 /// ```
 ///
@@ -116,7 +166,7 @@ impl PinnedDrop for BioSet {
 /// `bio` was allocated from a [`BioSet`] that is borrowed for `'a`, and nobody else has it.
 pub struct NewBio<'a> {
     bio: NonNull<bindings::bio>,
-    _set_and_pages: PhantomData<&'a ()>,
+    _set_and_pages: PhantomData<(&'a BioSet, &'a mut BioPage)>,
 }
 
 impl<'a> NewBio<'a> {
@@ -152,17 +202,19 @@ impl<'a> NewBio<'a> {
     ///
     /// For a read that is where the data goes. [`EINVAL`] if it is not within the page or nothing,
     /// or if the operation takes no data; [`ENOSPC`] if the bio is full.
-    pub fn add_page(&mut self, page: &'a Page, offset: usize, len: usize) -> Result {
+    pub fn add_page(&mut self, page: &'a mut BioPage, offset: usize, len: usize) -> Result {
         // SAFETY: By the type invariants.
         let op = Op::from_opf(unsafe { (*self.bio.as_ptr()).bi_opf });
         let fits = offset.checked_add(len).is_some_and(|end| end <= PAGE_SIZE);
         if !fits || len == 0 || !op.has_data() {
             return Err(EINVAL);
         }
-        // SAFETY: By the type invariants. The page is borrowed for as long as the bio exists.
+        let page = page.0.as_ptr();
+        // SAFETY: By the type invariants. The page is borrowed for as long as the bio exists, and
+        // for nobody else; whatever bytes are written to it are valid.
         // CAST: Both are at most `PAGE_SIZE`.
         let added = unsafe {
-            bindings::bio_add_page(self.bio.as_ptr(), page.as_ptr(), len as u32, offset as u32)
+            bindings::bio_add_page(self.bio.as_ptr(), page, len as u32, offset as u32)
         };
         if added == 0 {
             return Err(ENOSPC);
@@ -225,19 +277,24 @@ impl<T: BlkFilter> Context<'_, T> {
     ///             ReqFlags, //
     ///         },
     ///         filter::{
+    ///             BioPage,
     ///             BioSet,
     ///             BlkFilter,
     ///             Context, //
     ///         }, //
-    ///     },
-    ///     page::Page, //
+    ///     }, //
     /// };
     ///
-    /// /// Reads a sector of the device that the filter is on, in its `process`.
-    /// fn read<T: BlkFilter>(cx: &Context<'_, T>, bios: &BioSet, page: &Page, at: u64) -> Result {
+    /// /// The last byte of a sector of the device that the filter is on, in its `process`.
+    /// fn last_byte<T: BlkFilter>(cx: &Context<'_, T>, bios: &BioSet, at: u64) -> Result<u8> {
+    ///     let mut page = BioPage::new(GFP_KERNEL)?;
     ///     let mut bio = cx.new_bio(bios, Op::READ, ReqFlags::default(), at, 1)?;
-    ///     bio.add_page(page, 0, 512)?;
-    ///     cx.submit_and_wait(bio)
+    ///     bio.add_page(&mut page, 0, 512)?;
+    ///     cx.submit_and_wait(bio)?;
+    ///
+    ///     let mut byte = [0];
+    ///     page.read(511, &mut byte)?;
+    ///     Ok(byte[0])
     /// }
     /// ```
     pub fn submit_and_wait(&self, bio: NewBio<'_>) -> Result {

@@ -202,7 +202,6 @@ struct Tester {
     kept: SpinLock<BioList<Tester>>,
     #[pin]
     pool: BioSet,
-    page: Page,
     target: BdevFile,
 }
 
@@ -234,7 +233,6 @@ impl BlkFilter for Tester {
                 script,
                 kept <- new_spinlock!(BioList::new()),
                 pool <- BioSet::new(2),
-                page: Page::alloc_page(GFP_KERNEL)?,
                 target,
             }))
         })
@@ -301,9 +299,10 @@ impl BlkFilter for Tester {
             Mode::Own => {
                 let own = |op, sector, size| {
                     let none = ReqFlags::default();
+                    let mut page = BioPage::new(GFP_KERNEL)?;
                     let mut own = cx.new_bio(&this.pool, op, none, sector, 1)?;
                     if size != 0 {
-                        own.add_page(&this.page, 0, size)?;
+                        own.add_page(&mut page, 0, size)?;
                     }
                     cx.submit_and_wait(own)
                 };

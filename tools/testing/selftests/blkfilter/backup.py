@@ -60,6 +60,13 @@ def runs(blocks, most):
         yield first, count
 
 
+def state_of(ident, generation, image):
+    """What the next backup has to find. Nobody else may have changed the image."""
+    stat = os.fstat(image)
+    return {"id": ident, "generation": generation,
+            "image": [stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime_ns]}
+
+
 def read_state(path):
     try:
         with open(path, encoding="ascii") as file:
@@ -98,10 +105,8 @@ def backup(disk, image):
 
     target = os.open(image, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    stat = os.fstat(target)
-    last = {"id": ident, "generation": generation - 1,
-            "image": [stat.st_dev, stat.st_ino, size]}
-    if everything or stat.st_size != size or read_state(image + ".state") != last:
+    last = state_of(ident, generation - 1, target)
+    if everything or last["image"][-2] != size or read_state(image + ".state") != last:
         changed = range(blocks)
         os.ftruncate(target, size)
     if os.path.exists(image + ".state"):
@@ -115,7 +120,7 @@ def backup(disk, image):
         if os.pwrite(target, memory[:length], first << shift) != length:
             sys.exit("short write")
     os.fsync(target)
-    write_state(image + ".state", last | {"generation": generation})
+    write_state(image + ".state", state_of(ident, generation, target))
     print(f"copied {len(changed)} of {blocks} blocks")
 
 

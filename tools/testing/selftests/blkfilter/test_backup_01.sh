@@ -7,7 +7,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 103
+plan 105
 tracker=/sys/kernel/debug/changetrack
 load rust_blk_changetrack
 DEVS+=("rmmod rust_blk_changetrack")
@@ -284,6 +284,13 @@ dwrite $DEV 65536 1 3
 mv "$TMP/old" "$TMP/img"
 check "with another image: the copy is the device" copy
 check "with another image: it is a full one" copied_all
+cp --sparse=always "$TMP/img" "$TMP/old"
+dwrite $DEV 65536 1 7
+copy > /dev/null
+cp --sparse=always "$TMP/old" "$TMP/img"
+check "with an older one in its place: the copy is the device" copy
+check "with an older one in its place: it is a full one" copied_all
+rm "$TMP/old"
 truncate -s 96M "$TMP/loop.img"
 losetup -c /dev/$DEV
 dwrite $DEV 65536 1 1200

@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 44
+plan 47
 load rust_blkfilter
 load_test_filter
 new_nullb
@@ -139,6 +139,10 @@ check "C18: a filter whose module's init has not ended is ENOENT" \
 	write_fails ENOENT $DEV blkfilter_test
 check "C18: its init fails" eval "! wait $insmod && grep -q 'No such device' $TMP/insmod"
 check "C18: it is not registered any more" not registered $DEV blkfilter_test
+check "C18: one fails that has attached it" \
+	fails_with "No such device" insmod "$module" fail_init=1 attach_to=/dev/$DEV
+check "C18: it is detached" attached $DEV none
+check "C18: and the device goes on" dwrite $DEV
 insmod "$module" forget=1 && attach $DEV blkfilter_test && detach $DEV ||
 	bail "cannot attach"
 check "C18: a module that leaves its filter registered can be unloaded" rmmod blkfilter_test

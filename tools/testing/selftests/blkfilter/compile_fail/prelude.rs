@@ -6,7 +6,7 @@ use core::cell::Cell;
 use kernel::{
     block::{bdev::*, bio::*, filter::*},
     new_spinlock,
-    page::Page,
+    page::AsPageIter,
     prelude::*,
     sync::{Arc, Mutex, SpinLock},
 };

@@ -43,8 +43,9 @@
  * Attaching takes a second with the option "slow", and fails with "bad".
  *
  * The module parameter "flags" is added to the flags of the filter.  With "fail_init"
- * the init function fails a second after it has registered the filter, with "forget"
- * the exit function leaves it registered.
+ * the init function fails a second after it has registered the filter, and attached
+ * it to the device "attach_to" if there is one; with "forget" the exit function leaves
+ * it registered.
  */
 #include <linux/bio.h>
 #include <linux/blk-crypto-profile.h>
@@ -88,6 +89,10 @@ MODULE_PARM_DESC(flags, "more flags of the filter, see enum bdev_filter_flags");
 static bool fail_init;
 module_param(fail_init, bool, 0444);
 MODULE_PARM_DESC(fail_init, "register, wait for a second, and fail");
+
+static char *attach_to;
+module_param(attach_to, charp, 0444);
+MODULE_PARM_DESC(attach_to, "device that fail_init attaches to and does not detach");
 
 static bool forget;
 module_param(forget, bool, 0444);
@@ -803,6 +808,19 @@ static int __init check_registration(void)
 	return 0;
 }
 
+static int __init attach_and_forget(void)
+{
+	struct file *bdev_file;
+	struct bdev_filter *flt;
+
+	bdev_file = bdev_file_open_by_path(attach_to, BLK_OPEN_READ, NULL, NULL);
+	if (IS_ERR(bdev_file))
+		return PTR_ERR(bdev_file);
+	flt = bdev_filter_attach(file_bdev(bdev_file), &test_ops, &filters, NULL);
+	bdev_fput(bdev_file);
+	return PTR_ERR_OR_ZERO(flt);
+}
+
 static int __init blkfilter_test_init(void)
 {
 	int ret;
@@ -813,7 +831,8 @@ static int __init blkfilter_test_init(void)
 		return ret;
 	if (fail_init) {
 		msleep(1000);
-		ret = -ENODEV;
+		ret = attach_to ? attach_and_forget() : 0;
+		ret = ret ?: -ENODEV;
 		goto out_unregister;
 	}
 	ret = check_registration();
