@@ -213,9 +213,8 @@ impl<'a> NewBio<'a> {
         // SAFETY: By the type invariants. The page is borrowed for as long as the bio exists, and
         // for nobody else; whatever bytes are written to it are valid.
         // CAST: Both are at most `PAGE_SIZE`.
-        let added = unsafe {
-            bindings::bio_add_page(self.bio.as_ptr(), page, len as u32, offset as u32)
-        };
+        let added =
+            unsafe { bindings::bio_add_page(self.bio.as_ptr(), page, len as u32, offset as u32) };
         if added == 0 {
             return Err(ENOSPC);
         }

@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 23
+plan 29
 load rust_blkfilter
 load_test_filter
 new_nullb
@@ -75,4 +75,21 @@ detach $PART
 detach $DEV
 check "C25: the target can be removed" eval "echo 0 > $NULLB/$b/power"
 check "C18: the module can be unloaded" wait_for rmmod blkfilter_test
+
+# To a sector that is not there; a zone operation has no length that would not fit.
+insmod "$DIR"/test_modules/blkfilter_test.ko flags=2 || bail "cannot load blkfilter_test"
+new_nullb zoned=1 zone_size=4
+attach $DEV blkfilter_test || bail "cannot attach"
+echo /dev/$DEV > $TEST_DIR/kopen
+check "C27: a zone can be reset" blkzone reset -c 1 /dev/$DEV
+for mode in far fardefer; do
+	echo $mode > $TEST_DIR/mode
+	check "C25: $mode: a write that is sent beyond the end fails" \
+		fails_with "Input/output error" dwrite $DEV
+	check "C25: $mode: a zone operation too" \
+		fails_with "Input/output error" blkzone reset -c 1 /dev/$DEV
+	echo pass > $TEST_DIR/mode
+done
+check "C10: the filter saw them" [ $(get seen) -ge 5 ]
+echo > $TEST_DIR/kopen
 ktap_finished

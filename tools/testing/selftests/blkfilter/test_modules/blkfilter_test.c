@@ -21,6 +21,8 @@
  *   retarget  sends it to the same sector of the device that "kopen" has open, or
  *             if it goes there, of the one that "kopen2" has
  *   retargetdefer  the same from ->process
+ *   far       as retarget, but to a sector that no device has
+ *   fardefer  the same from ->process
  *   slow      delays it for 200 ms inside ->submit_bio, then lets it go on
  *   nowait    ends it with BLK_STS_AGAIN if it is REQ_NOWAIT, defers it if not
  *
@@ -60,6 +62,7 @@ enum mode {
 	MODE_PASS, MODE_HOLD, MODE_RESUBMIT, MODE_INLINE, MODE_TIMER, MODE_END,
 	MODE_DEFER, MODE_SLEEP, MODE_REFUSE, MODE_COPY, MODE_SLOW, MODE_NOWAIT,
 	MODE_HOOK, MODE_FAIL, MODE_HOOKDEFER, MODE_RETARGET, MODE_RETARGETDEFER,
+	MODE_FAR, MODE_FARDEFER,
 };
 
 static const char * const mode_names[] = {
@@ -80,6 +83,8 @@ static const char * const mode_names[] = {
 	[MODE_HOOKDEFER] = "hookdefer",
 	[MODE_RETARGET]	= "retarget",
 	[MODE_RETARGETDEFER] = "retargetdefer",
+	[MODE_FAR]	= "far",
+	[MODE_FARDEFER]	= "fardefer",
 };
 
 static unsigned int flags;
@@ -222,10 +227,12 @@ static bool hook_bio(struct bdev_filter *flt, struct bio *bio, enum mode m)
 /* Opened by "kopen" and "kopen2". */
 static struct file *kernel_files[2];
 
-static bool retarget(struct bdev_filter *flt, struct bio *bio)
+static bool retarget(struct bdev_filter *flt, struct bio *bio, enum mode m)
 {
 	struct block_device *to = file_bdev(kernel_files[0]);
 
+	if (m == MODE_FAR || m == MODE_FARDEFER)
+		return bdev_filter_retarget(flt, bio, to, 1ULL << 40);
 	if (bio->bi_bdev == to && kernel_files[1])
 		to = file_bdev(kernel_files[1]);
 	return bdev_filter_retarget(flt, bio, to, bdev_filter_sector(flt, bio));
@@ -254,9 +261,10 @@ static enum bdev_filter_verdict filter_bio(struct bdev_filter *flt,
 			atomic_inc(&protected);
 		return BDEV_FILTER_PASS;
 	case MODE_RETARGET:
+	case MODE_FAR:
 		if (!kernel_files[0])
 			return BDEV_FILTER_PASS;
-		return retarget(flt, bio) ? BDEV_FILTER_RETARGET :
+		return retarget(flt, bio, m) ? BDEV_FILTER_RETARGET :
 			bdev_filter_end(bio, BLK_STS_RESOURCE);
 	default:
 		break;
@@ -278,6 +286,7 @@ static enum bdev_filter_verdict filter_bio(struct bdev_filter *flt,
 	case MODE_NOWAIT:
 	case MODE_HOOKDEFER:
 	case MODE_RETARGETDEFER:
+	case MODE_FARDEFER:
 		bdev_filter_defer(flt, bio);
 		break;
 	default:
@@ -357,10 +366,11 @@ out:
 
 static void test_process(struct bdev_filter *flt, struct bio *bio)
 {
+	enum mode m = READ_ONCE(mode);
 	u32 value;
 
 	atomic_inc(&processed);
-	switch (READ_ONCE(mode)) {
+	switch (m) {
 	case MODE_REFUSE:
 		bdev_filter_endio(flt, bio, BLK_STS_IOERR);
 		return;
@@ -374,8 +384,9 @@ static void test_process(struct bdev_filter *flt, struct bio *bio)
 		}
 		break;
 	case MODE_RETARGETDEFER:
+	case MODE_FARDEFER:
 		if (kernel_files[0])
-			WARN_ON(!retarget(flt, bio));
+			WARN_ON(!retarget(flt, bio, m));
 		break;
 	case MODE_HOOKDEFER:
 		WARN_ON(!hook_bio(flt, bio, MODE_HOOKDEFER));
