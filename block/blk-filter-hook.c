@@ -68,9 +68,11 @@ static struct bdev_filter_hook *bdev_filter_alloc_hook(struct bdev_filter *flt)
 
 	/*
 	 * Only ->process() can wait until another bio completes; but not what it calls,
-	 * such as ->submit_bio() for a bio that came back to this device.
+	 * such as ->submit_bio() for a bio that came back to this device.  It comes back
+	 * through a stacking driver, which the former is not called by.
 	 */
-	wait = current_work() == &flt->work && !blk_filter_atomic();
+	wait = current_work() == &flt->work && !current->bio_list &&
+		!blk_filter_atomic();
 	return mempool_alloc(flt->hooks, wait ? GFP_NOIO : GFP_NOWAIT);
 }
 
@@ -104,11 +106,16 @@ static void bdev_filter_hook_end(struct bio *bio)
 {
 	struct bdev_filter_hook *hook = bio->bi_private;
 	struct bdev_filter *flt = hook->flt;
+	blk_status_t status = bio->bi_status;
 
 	bio->bi_end_io = hook->bi_end_io;
 	bio->bi_private = hook->bi_private;
+	blk_filter_qos_done(bio);
 	if (hook->end_io)
 		hook->end_io(flt, bio, hook);
+	/* bio_endio() follows the state of zones: not to one they are not in. */
+	if (unlikely(status) && op_is_zone_mgmt(bio_op(bio)))
+		bio->bi_status = status;
 	bdev_filter_free_hook(flt, hook);
 	/* Not ->bi_end_io(): for a chained bio that is only a tag. */
 	bio_endio(bio);
@@ -279,9 +286,11 @@ bool bdev_filter_retarget(struct bdev_filter *flt, struct bio *bio,
 	bio_clear_polled(bio);
 	bio_set_dev(bio, bdev);
 	bio->bi_iter.bi_sector = sector;
-	/* Also if it came to a disk through a partition. */
+	/* Also if it came to a disk through a partition, or goes back there. */
 	if (rcu_access_pointer(flt->bdev) == bdev)
 		bio_set_flag(bio, BIO_FILTERED);
+	else
+		bio_clear_flag(bio, BIO_FILTERED);
 	return true;
 }
 EXPORT_SYMBOL_GPL(bdev_filter_retarget);

@@ -16,10 +16,12 @@ struct bdev_filter_kind {
 	struct list_head			entry;
 	const struct bdev_filter_operations	*ops;
 	void					*data;
+	/* One while it is on the list, and one for each that attaches it by name. */
+	refcount_t				users;
+	struct completion			unused;
 	struct rcu_head				rcu;
 };
 
-/* Held for attaching by name as well, so that the kind stays registered. */
 static DEFINE_MUTEX(bdev_filter_mutex);
 /* Changed under the mutex, read under RCU. */
 static LIST_HEAD(bdev_filter_kinds);
@@ -50,6 +52,19 @@ static struct bdev_filter_kind *bdev_filter_find(const char *name)
 	return NULL;
 }
 
+static void bdev_filter_put_kind(struct bdev_filter_kind *kind)
+{
+	if (refcount_dec_and_test(&kind->users))
+		complete(&kind->unused);
+}
+
+/* It is off the list: wait until nobody attaches it any more. */
+static void bdev_filter_drain_kind(struct bdev_filter_kind *kind)
+{
+	bdev_filter_put_kind(kind);
+	wait_for_completion(&kind->unused);
+}
+
 /**
  * bdev_filter_register - make a kind of filter known
  * @ops: its methods, which stay valid until bdev_filter_unregister()
@@ -76,6 +91,8 @@ int bdev_filter_register(const struct bdev_filter_operations *ops, void *data)
 		return -ENOMEM;
 	kind->ops = ops;
 	kind->data = data;
+	refcount_set(&kind->users, 1);
+	init_completion(&kind->unused);
 
 	mutex_lock(&bdev_filter_mutex);
 	if (bdev_filter_find(ops->name))
@@ -111,7 +128,10 @@ void bdev_filter_unregister(const struct bdev_filter_operations *ops)
 	if (!WARN_ON_ONCE(!kind))
 		list_del_rcu(&kind->entry);
 	mutex_unlock(&bdev_filter_mutex);
+	if (!kind)
+		return;
 
+	bdev_filter_drain_kind(kind);
 	/* For blk_filter_show(), which reads the name too. */
 	synchronize_rcu();
 	kfree(kind);
@@ -123,30 +143,26 @@ EXPORT_SYMBOL_GPL(bdev_filter_unregister);
 static int bdev_filter_module_notify(struct notifier_block *nb,
 				     unsigned long event, void *module)
 {
-	struct bdev_filter_kind *kind, *next;
-	bool found = false;
+	struct bdev_filter_kind *kind;
 
 	if (event != MODULE_STATE_GOING)
 		return NOTIFY_DONE;
 
 	blk_filter_detach_module(module);
 
-	/* ->attach(), with the mutex held, may be waiting for any other module. */
-	rcu_read_lock();
-	list_for_each_entry_rcu(kind, &bdev_filter_kinds, entry)
-		found |= kind->ops->owner == module;
-	rcu_read_unlock();
-	if (!found)
-		return NOTIFY_DONE;
-
+again:
 	mutex_lock(&bdev_filter_mutex);
-	list_for_each_entry_safe(kind, next, &bdev_filter_kinds, entry) {
+	list_for_each_entry(kind, &bdev_filter_kinds, entry) {
 		if (kind->ops->owner != module)
 			continue;
 		pr_warn("%s was not unregistered\n", kind->ops->name);
 		list_del_rcu(&kind->entry);
+		mutex_unlock(&bdev_filter_mutex);
+		/* No ->attach() runs, or the module would be pinned: it is not long. */
+		bdev_filter_drain_kind(kind);
 		/* Before it frees the name a module waits for a grace period. */
 		kfree_rcu(kind, rcu);
+		goto again;
 	}
 	mutex_unlock(&bdev_filter_mutex);
 	return NOTIFY_OK;
@@ -175,17 +191,25 @@ static int blk_filter_attach_name(struct block_device *bdev, const char *name,
 		kind = bdev_filter_find(name);
 		if (kind && !bdev_filter_owner_is_live(kind->ops))
 			kind = NULL;
-		flt = kind ? bdev_filter_attach(bdev, kind->ops, kind->data,
-						options) : ERR_PTR(-ENOENT);
+		if (kind)
+			refcount_inc(&kind->users);
 		mutex_unlock(&bdev_filter_mutex);
-		if (!IS_ERR(flt))
-			bdev_filter_put_handle(flt);
-		if (kind || loaded)
-			return PTR_ERR_OR_ZERO(flt);
+		if (kind)
+			break;
+		if (loaded)
+			return -ENOENT;
 		/* Registers from module init: no lock may be held here. */
 		request_module("blkfilter-%s", name);
 		loaded = true;
 	}
+
+	/* Nor here, as ->attach() may load modules too. */
+	flt = bdev_filter_attach(bdev, kind->ops, kind->data, options);
+	bdev_filter_put_kind(kind);
+	if (IS_ERR(flt))
+		return PTR_ERR(flt);
+	bdev_filter_put_handle(flt);
+	return 0;
 }
 
 static int blk_filter_detach_any(struct block_device *bdev)

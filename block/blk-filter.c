@@ -53,15 +53,15 @@
  * Lock order
  * ----------
  *
- * bdev_filter_mutex in blk-filter-sysfs.c: attaching by name.
- *   disk->filter_lock: the slots of a disk and its partitions, with
- *	BD_FILTERED and the check that the device is not going away.
+ * bdev_filter_mutex in blk-filter-sysfs.c: the kinds that are registered.
+ * disk->filter_lock: the slots of a disk and its partitions, with BD_FILTERED and
+ *	the check that the device is not going away.
  *   flt->lock: the lists of a filter.
  *   bdev_filter_list_lock
  *
- * The second is a mutex, the other two are spinlocks, not nested in each other, and
+ * The first two are mutexes, not nested in each other, the others spinlocks, and
  * nothing else nests in them.
- * The core calls no method of a filter with either held, but allocates for uevents,
+ * The core calls no method of a filter with any held, but allocates for uevents,
  * without I/O, with the second held.  Removal holds
  * disk->open_mutex and takes filter_lock only; bd_holder_lock has nothing to do
  * with filters.  The sysfs attribute gives up its active reference before it
@@ -153,8 +153,16 @@ enum bdev_filter_verdict blk_filter_call(struct block_device *bdev,
 /* True if the bio does not go on from here. */
 bool __blk_filter_bio(struct block_device *bdev, struct bio *bio)
 {
-	enum bdev_filter_verdict verdict = bdev_filter_call_all(bdev, bio);
+	enum bdev_filter_verdict verdict;
 
+	/*
+	 * The remainder of a bio that DM had split when the filter was attached:
+	 * DM uses bi_private until it has been polled.
+	 */
+	if (unlikely(bio->bi_opf & REQ_POLLED) && (bio->bi_opf & REQ_DRV))
+		return false;
+
+	verdict = bdev_filter_call_all(bdev, bio);
 	if (unlikely(verdict == BDEV_FILTER_RETARGET))
 		return blk_filter_retarget(bio);
 	return verdict;
@@ -250,6 +258,9 @@ static bool bdev_filter_check_eod(struct bio *bio)
 	if (op_is_zone_mgmt(bio_op(bio)) &&
 	    bio_op(bio) != REQ_OP_ZONE_RESET_ALL &&
 	    !bdev_zone_is_seq(bdev, sector))
+		return false;
+	if (bio_op(bio) == REQ_OP_ZONE_APPEND &&
+	    !bdev_is_zone_start(bdev, sector))
 		return false;
 	return !bdev_filter_beyond_end(bio, bdev_whole(bdev), sector) &&
 		!(bdev_is_partition(bdev) &&
@@ -412,6 +423,7 @@ static void bdev_filter_io_end(struct bio *bio)
 
 	bio->bi_end_io = io->end_io;
 	bio->bi_private = io->private;
+	blk_filter_qos_done(bio);
 	queue_work(bdev_filter_io_wq, &io->work);
 }
 
@@ -847,7 +859,10 @@ again:
 		/* On the list it has its own handle. */
 		refcount_inc(&flt->handles);
 		spin_unlock(&bdev_filter_list_lock);
-		pr_warn("%s: %s was not detached\n", flt->dev_name, flt->name);
+		/* Else it is about to be released, with its module put already. */
+		if (READ_ONCE(flt->state) == BDEV_FILTER_STATE_ATTACHED)
+			pr_warn("%s: %s was not detached\n", flt->dev_name,
+				flt->name);
 		__bdev_filter_detach(flt, false);
 		bdev_filter_put_handle(flt);
 		goto again;
@@ -977,7 +992,8 @@ out_put_module:
  * The filter stays on the device until bdev_filter_detach(), until user space
  * detaches it, or until the device is removed.  It pins its module, so a module
  * cannot wait for its exit to detach it.  If the init function of the module fails,
- * what it has attached is detached before the module goes.
+ * what it has attached is detached before the module goes; the memory of the filter
+ * is lost then.
  *
  * Process context, may sleep.
  *

@@ -79,6 +79,16 @@ static inline void blk_filter_clone_bio(struct bio *bio, struct bio *bio_src)
 		bio_set_flag(bio, BIO_FILTERED);
 }
 
+/*
+ * bio_endio() has told the queue that the bio is done and will be called again, when
+ * the queue may be gone.
+ */
+static inline void blk_filter_qos_done(struct bio *bio)
+{
+	bio_clear_flag(bio, BIO_QOS_THROTTLED);
+	bio_clear_flag(bio, BIO_QOS_MERGED);
+}
+
 static inline void blk_filter_resized(struct block_device *bdev)
 {
 	if (static_branch_unlikely(&blk_filter_key))

@@ -73,7 +73,8 @@ struct bdev_filter_hook;
  * @hook: what bdev_filter_arm() returned
  *
  * May look at the status and, if that is fine and it was a read, at the data, and
- * may change bi_status.  May not resubmit the bio.
+ * may change bi_status, though the error of a zone operation stays.  May not resubmit
+ * the bio.
  */
 typedef void bdev_filter_end_io_t(struct bdev_filter *flt, struct bio *bio,
 				  struct bdev_filter_hook *hook);

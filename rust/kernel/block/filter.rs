@@ -1233,7 +1233,8 @@ macro_rules! module_blk_filter {
 /// Dropping it waits until the filter is gone, see [`BlkFilter::detached`], and does nothing else
 /// if user space or the removal of the device was faster. A fatal signal ends the wait, but not
 /// while the module of the filter is being loaded. It must not be dropped in a method of the filter
-/// itself. Leaking it leaves the filter where it is.
+/// itself. Leaking it leaves the filter where it is, unless its module then fails to load: that
+/// detaches it.
 ///
 /// The filter pins its module. So one that is in the module's own structure keeps the module from
 /// ever being unloaded, unless user space or removal ends it.

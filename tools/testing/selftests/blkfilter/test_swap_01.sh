@@ -45,7 +45,8 @@ DEVS+=("swapoff /dev/$top")
 
 # 1 GiB, or, where everything takes several times as long, 128 MiB.
 goal=262144
-[ -n "$SLOW" ] && goal=32768
+size=448M
+[ -n "$SLOW" ] && { goal=32768; size=320M; }
 swapped() {
 	awk -v before=${pages_before:-0} '/^pswpout/ { print $2 - before }' /proc/vmstat
 }
@@ -54,8 +55,8 @@ swap() {
 
 	while [ "$(swapped)" -lt $goal ]; do
 		[ $SECONDS -lt $end ] || { echo "not in time"; return 1; }
-		timeout 120 stress-ng --quiet --vm 2 --vm-bytes 448M --vm-method incdec \
-			--vm-ops 400 --verify || return
+		stress-ng --quiet --vm 2 --vm-bytes $size --vm-method incdec \
+			--vm-ops 400 --timeout 120 --verify || return
 	done
 }
 pages_before=$(swapped)

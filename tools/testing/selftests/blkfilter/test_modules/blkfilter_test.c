@@ -42,7 +42,8 @@
  * "profile" gives the disk "blkfilter_crypto" an encryption profile (1) or takes it
  * away (0); writing to "encrypted" writes an encrypted bio to that disk.
  *
- * Attaching takes a second with the option "slow", and fails with "bad".
+ * Attaching takes a second with the option "slow", fails with "bad", and loads the
+ * module of the filter "blkdelay" with "load".
  *
  * The module parameter "flags" is added to the flags of the filter.  With "fail_init"
  * the init function fails a second after it has registered the filter, and attached
@@ -55,6 +56,8 @@
 #include <linux/debugfs.h>
 #include <linux/delay.h>
 #include <linux/fs.h>
+#include <linux/kmemleak.h>
+#include <linux/kmod.h>
 #include <linux/module.h>
 #include <linux/timer.h>
 
@@ -178,6 +181,8 @@ static int test_attach(struct bdev_filter *flt, void *data, const char *options)
 	strscpy(last_options, options);
 	if (!strcmp(options, "slow"))
 		msleep(1000);
+	if (!strcmp(options, "load"))
+		request_module("blkfilter-blkdelay");
 	spin_lock_init(&tf->lock);
 	bio_list_init(&tf->bios);
 	INIT_WORK(&tf->work, finish_work);
@@ -829,7 +834,11 @@ static int __init attach_and_forget(void)
 		return PTR_ERR(bdev_file);
 	flt = bdev_filter_attach(file_bdev(bdev_file), &test_ops, &filters, NULL);
 	bdev_fput(bdev_file);
-	return PTR_ERR_OR_ZERO(flt);
+	if (IS_ERR(flt))
+		return PTR_ERR(flt);
+	/* It is, as the reference is. */
+	kmemleak_not_leak(flt);
+	return 0;
 }
 
 static int __init blkfilter_test_init(void)
