@@ -153,16 +153,8 @@ enum bdev_filter_verdict blk_filter_call(struct block_device *bdev,
 /* True if the bio does not go on from here. */
 bool __blk_filter_bio(struct block_device *bdev, struct bio *bio)
 {
-	enum bdev_filter_verdict verdict;
+	enum bdev_filter_verdict verdict = bdev_filter_call_all(bdev, bio);
 
-	/*
-	 * The remainder of a bio that DM had split when the filter was attached:
-	 * DM uses bi_private until it has been polled.
-	 */
-	if (unlikely(bio->bi_opf & REQ_POLLED) && (bio->bi_opf & REQ_DRV))
-		return false;
-
-	verdict = bdev_filter_call_all(bdev, bio);
 	if (unlikely(verdict == BDEV_FILTER_RETARGET))
 		return blk_filter_retarget(bio);
 	return verdict;

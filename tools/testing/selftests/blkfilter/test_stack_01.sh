@@ -6,7 +6,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 43
+plan 46
 load rust_blkfilter
 load_test_filter
 for module in raid0 raid1 linear dm_mod; do load $module; done
@@ -92,5 +92,27 @@ stack dm-striped dm_striped undm
 stack lvm lvm_up lvm_down
 check "C15: the filters on top were told" wait_for grep -qx 5 $TEST_DIR/removed
 check "C11: and released" eq "$(get released)" "$(get attached)"
+
+# Device mapper splits a bio; each of the eight parts takes 200 ms below it.
+dmsetup create blkfilter_stack --table "0 131072 striped 1 16 /dev/$a 0" || bail "dmsetup"
+DEVS+=(undm)
+udevadm settle
+TOP=$(basename "$(readlink -f /dev/mapper/blkfilter_stack)")
+attach $a blkfilter_test || bail "cannot attach"
+echo slow > $TEST_DIR/mode
+dwrite $TOP 65536 & writer=$!
+sleep 0.5
+attach $TOP rust_blkfilter
+check "C3: a filter is attached while a bio is being split" kill -0 $writer
+wait $writer
+echo pass > $TEST_DIR/mode
+MARKS[$TOP stats]=
+check "C3: it does not see the rest of it" eq "$(counted $TOP write)" 0
+dwrite $TOP
+check "C1: but the next bio" eq "$(counted $TOP write)" 4096
+detach $TOP
+undm
+unset 'DEVS[-1]'
+detach $a
 check "C18: the module can be unloaded" wait_for rmmod blkfilter_test
 ktap_finished
