@@ -195,6 +195,12 @@ fn worktree(env: &Env, name: &str, commit: &str) -> Result<PathBuf> {
         git.args(["worktree", "add", "-q", "--force", "--detach"]);
         ui::output(git.arg(&tree).arg(commit))?;
     } else {
+        // Left by one that was killed; the lock of the cache keeps others out.
+        let admin = env
+            .linux()
+            .join(".git/worktrees")
+            .join(tree.file_name().unwrap());
+        fs::remove_file(admin.join("index.lock")).ok();
         let mut git = env.git();
         git.arg("-C").arg(&tree);
         ui::output(git.args(["checkout", "-q", "--detach", commit]))?;
