@@ -199,8 +199,8 @@ pub trait BlkFilter: Sized + Send + Sync + 'static {
     /// fails with that error and nothing is left. The result is dropped unused if another filter
     /// is faster.
     ///
-    /// Process context, may sleep. A filter that is attached by name holds up all others that
-    /// are: it must neither register or unregister a filter nor load a module that does.
+    /// Process context, may sleep. It may load modules and register other filters. It must not
+    /// unregister its own kind, as that waits for it.
     fn attach(info: AttachInfo<'_>, data: &Self::RegistrationData) -> impl PinInit<Self, Error>;
 
     /// Called for each bio that is submitted to the device, once, before it reaches it.

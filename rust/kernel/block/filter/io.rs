@@ -262,7 +262,7 @@ impl<T: BlkFilter> Context<'_, T> {
     /// If that is the filter of a partition, the one of the disk sees the bio.
     ///
     /// [`ENODEV`] if the device is being removed, [`EINVAL`] if the bio goes beyond its end, is not
-    /// made of whole [logical blocks] or has no data, else the error that it ended with.
+    /// made of whole [logical blocks] or is empty and no flush, else the error that it ended with.
     ///
     /// [logical blocks]: crate::block::bdev::BlockDevice::logical_block_size
     ///
