@@ -68,8 +68,8 @@ static struct bdev_filter_hook *bdev_filter_alloc_hook(struct bdev_filter *flt)
 
 	/*
 	 * Only ->process() can wait until another bio completes; but not what it calls,
-	 * such as ->submit_bio() for a bio that came back to this device.  It comes back
-	 * through a stacking driver, which the former is not called by.
+	 * such as ->submit_bio() for a bio that came back to this device: that is called
+	 * by a stacking driver, which has a bio_list.
 	 */
 	wait = current_work() == &flt->work && !current->bio_list &&
 		!blk_filter_atomic();
