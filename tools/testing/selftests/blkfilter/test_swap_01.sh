@@ -6,7 +6,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 7
+plan 9
 load_test_filter
 load dm_mod
 new_nullb size=512
@@ -21,6 +21,20 @@ mkswap -q /dev/$top > /dev/null || bail "mkswap"
 attach $low blkfilter_test && attach $top blkfilter_test || bail "cannot attach"
 udevadm settle
 echo defer > $TEST_DIR/mode
+
+# Memory that nobody touches until the end.
+cat > "$TMP/idle.py" <<'END'
+import hashlib, os, sys, time
+data = os.urandom(32 << 20)
+digest = hashlib.sha256(data).digest()
+open(sys.argv[1], "w").close()
+while not os.path.exists(sys.argv[2]):
+    time.sleep(1)
+sys.exit(hashlib.sha256(data).digest() != digest)
+END
+python3 "$TMP/idle.py" "$TMP/idle" "$TMP/compare" & idle=$!
+DEVS+=("kill $idle")
+wait_for [ -e "$TMP/idle" ] || bail "cannot fill memory"
 
 # A small machine: all memory but so much, in MiB, is locked.
 left=256
@@ -76,7 +90,11 @@ check "C12: through both filters" \
 	[ $(($(filter_stat $top taken) - before)) -gt $((swapped / 512)) ]
 check "C12: each bio was processed once" eq "$(get processed)" \
 	$(($(filter_stat $top taken) + $(filter_stat $low taken)))
+check "C12: memory that nobody touches as well" \
+	[ "$(awk '/^VmSwap/ { print $2 }' /proc/$idle/status)" -ge 16384 ]
 check "C13: detach while it is in use" eval "detach $top && detach $low"
 check "C10: what is swapped out comes back" swapoff /dev/$top
 unset 'DEVS[-1]'
+touch "$TMP/compare"
+check "C10: as it was" wait $idle
 ktap_finished
