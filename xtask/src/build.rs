@@ -3,7 +3,7 @@
 
 use crate::{
     env::{hash, remove_all, stamped, Env},
-    toolchain, tree, ui,
+    series, toolchain, ui,
 };
 use anyhow::{bail, Context, Result};
 use std::{
@@ -55,7 +55,8 @@ pub struct Kernel {
 /// Toolchain and work tree; the commit that the work tree is at.
 pub fn prepare(env: &Env) -> Result<String> {
     toolchain::ensure(env)?;
-    ui::step("apply the series", |_| tree::sync(env))
+    let mutant = env.mutant.borrow().clone();
+    ui::step("apply the series", |_| series::sync(env, mutant.as_deref()))
 }
 
 pub fn dir(env: &Env, what: &str, flavour: Flavour) -> PathBuf {
@@ -211,22 +212,21 @@ fn worktree(env: &Env, name: &str, commit: &str) -> Result<PathBuf> {
 /// Builds each commit of the series for user mode, with all that it has; warnings are errors.
 pub fn commits(env: &Env) -> Result<Vec<(String, Result<()>)>> {
     prepare(env)?;
-    let commits = tree::series(&env.repo)?;
-    let ids = tree::assemble(env, "base", &commits)?;
+    let commits = series::commits(env)?;
     let build = env.cache.join(format!("build/commits{}", env.suffix()));
     fs::create_dir_all(&build)?;
     let all = build.join("fragment.config");
     fs::copy(env.repo.join("xtask/kernel/commits.config"), &all)?;
     let log = env.log("commits");
     let mut built = Vec::new();
-    for (commit, id) in commits.iter().zip(&ids) {
+    for (name, id) in &commits {
         let tree = worktree(env, "commits", id)?;
         let make = || {
             let mut make = make_in(env, &tree, &build);
             make.args(["ARCH=um", "-s"]);
             make
         };
-        let outcome = ui::step(&format!("build {}", commit.name), |step| {
+        let outcome = ui::step(&format!("build {name}"), |step| {
             // Each commit has other options.
             let mut config = make();
             config.arg(format!("KCONFIG_ALLCONFIG={}", all.display()));
@@ -241,7 +241,7 @@ pub fn commits(env: &Env) -> Result<Vec<(String, Result<()>)>> {
             }
             Ok(())
         });
-        built.push((commit.name.clone(), outcome));
+        built.push((name.clone(), outcome));
     }
     Ok(built)
 }
@@ -250,7 +250,7 @@ pub fn commits(env: &Env) -> Result<Vec<(String, Result<()>)>> {
 /// it and `CONFIG_BLK_FILTER=n`: name and both.
 pub fn objects(env: &Env) -> Result<Vec<(String, String, String)>> {
     prepare(env)?;
-    let base = worktree(env, "base", "base")?;
+    let base = worktree(env, "base", &crate::source::ensure(env)?)?;
     let mut fragment = String::new();
     for name in ["plain", "without", "objects"] {
         fragment += &fs::read_to_string(env.repo.join(format!("xtask/kernel/{name}.config")))?;

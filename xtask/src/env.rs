@@ -164,7 +164,13 @@ impl Env {
             // A build of the same source is the same build.
             .env("KBUILD_BUILD_TIMESTAMP", "@1700000000")
             .env("KBUILD_BUILD_USER", "blkfilter")
-            .env("KBUILD_BUILD_HOST", "blkfilter");
+            .env("KBUILD_BUILD_HOST", "blkfilter")
+            // What git prints does not depend on who runs it.
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_COUNT", "1")
+            .env("GIT_CONFIG_KEY_0", "safe.directory")
+            .env("GIT_CONFIG_VALUE_0", "*");
         command
     }
 

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `cargo xtask`: from a clean machine to a tested kernel with block device filters.
 
+mod absorb;
 mod bench;
 mod build;
 mod demo;
 mod doctor;
+mod edit;
 mod env;
 mod ktap;
-mod layers;
 mod logscan;
 mod qemu;
 mod series;
@@ -15,7 +16,8 @@ mod source;
 mod style;
 mod test;
 mod toolchain;
-mod tree;
+#[cfg(test)]
+mod toy;
 mod ui;
 
 use anyhow::{bail, Context, Result};
@@ -116,14 +118,32 @@ enum Job {
         #[arg(long)]
         check: bool,
     },
-    /// Take what was edited in the kernel work tree back into the repository.
-    Refresh {
-        /// Number of the commit of the series that takes files no commit has yet.
-        #[arg(long, value_name = "NN")]
-        commit: Option<String>,
-        /// Move the series to this kernel instead.
-        #[arg(long, value_name = "DIR")]
-        base: Option<PathBuf>,
+    /// Lay the series as commits on branch `blkfilter` in a kernel tree for editing.
+    Edit {
+        /// Drop what is there and was not landed.
+        #[arg(long)]
+        discard: bool,
+    },
+    /// Take the branch that `edit` laid back into the repository.
+    Land,
+    /// Take edits of our files in the repository into commits of the series; `test` does that too.
+    Absorb {
+        /// The commit that gets what does not clearly belong to one: number or part of its name.
+        #[arg(long, value_name = "COMMIT")]
+        into: Option<String>,
+    },
+    /// Move the series to another kernel.
+    #[command(group = clap::ArgGroup::new("how").required(true))]
+    Rebase {
+        /// Directory of a kernel, or the version of a Debian package ([PACKAGE=]VERSION).
+        #[arg(long, group = "how", value_name = "KERNEL")]
+        base: Option<String>,
+        /// Go on after conflicts were mended.
+        #[arg(long, group = "how")]
+        r#continue: bool,
+        /// Give up; nothing was changed.
+        #[arg(long, group = "how")]
+        abort: bool,
     },
     /// Remove the cache, and with it all that was made.
     Clean,
@@ -172,6 +192,9 @@ fn run(cli: Cli) -> Result<i32> {
     }
     env.lock()?;
     let env = &env;
+    if !matches!(cli.job, Job::Clean) {
+        toolchain::ensure(env)?;
+    }
     match cli.job {
         Job::Demo => demo::run(env)?,
         Job::Build {
@@ -240,10 +263,17 @@ fn run(cli: Cli) -> Result<i32> {
                 println!("{}", out.join(name).display());
             }
         }
-        Job::Refresh {
-            base: Some(dir), ..
-        } => tree::rebase(env, &dir)?,
-        Job::Refresh { commit, .. } => tree::refresh(env, commit.as_deref())?,
+        Job::Edit { discard } => edit::edit(env, discard)?,
+        Job::Land => edit::land(env)?,
+        Job::Absorb { into } => absorb::absorb(env, into.as_deref())?,
+        Job::Rebase { base, abort, .. } => edit::rebase(
+            env,
+            &match (base, abort) {
+                (Some(what), _) => edit::Rebase::Start(what),
+                (None, true) => edit::Rebase::Abort,
+                (None, false) => edit::Rebase::Continue,
+            },
+        )?,
         Job::Clean => {
             env::remove_all(&env.cache).context("could not remove all of the cache")?;
             println!("removed {}", env.cache.display());

@@ -5,7 +5,7 @@ use crate::{
     build,
     env::Env,
     ktap::{Case, Outcome},
-    series, tree, ui,
+    series, ui,
 };
 use anyhow::{Context, Result};
 use std::{fs, process::Command};
@@ -102,7 +102,7 @@ pub fn lint(env: &Env) -> Result<Vec<Case>> {
     build::kernel(env, build::Flavour::Plain)?;
     let mut cases = ui::step("clippy", |_| {
         let mut cases = vec![clippy(env, "rust/kernel.o")?];
-        for file in tree::series(&env.repo)?.into_iter().flat_map(|c| c.files) {
+        for file in series::own_files(env)? {
             if let Some(name) = file.strip_suffix(".rs") {
                 if file.starts_with("samples/") {
                     cases.push(clippy(env, &format!("{name}.o"))?);
@@ -185,7 +185,7 @@ pub fn check(env: &Env) -> Result<Vec<Case>> {
                 },
             });
         }
-        for file in tree::series(&env.repo)?.into_iter().flat_map(|c| c.files) {
+        for file in series::own_files(env)? {
             // These have lines that exclude each other.
             if file.contains("/compile_fail/") {
                 continue;

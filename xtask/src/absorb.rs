@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Edits of our files on `main`: which commit of the series does each hunk belong to?
+//!
+//! A hunk goes to the commit that the lines which the hunk replaces came with. A hunk that only adds
+//! lines goes to the commit that both neighbouring lines came with. Where lines of several commits
+//! are concerned there is no answer, and a person has to give one. Each version of the file from that
+//! commit on gets the hunk, at the lines that became those which the hunk replaces.
+
+use crate::{
+    edit,
+    env::Env,
+    series::{self, Commit, Index, Series, Version},
+    source, ui,
+};
+use anyhow::{bail, Context, Result};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Lines `old.0 .. old.0 + old.1` of the old version became `new.0 .. new.0 + new.1` of the new one,
+/// counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hunk {
+    old: (usize, usize),
+    new: (usize, usize),
+}
+
+impl Hunk {
+    /// "@@ -3,2 +4 @@ …" of a diff without context.
+    fn parse(line: &str) -> Option<Self> {
+        let (ranges, _) = line.strip_prefix("@@ -")?.split_once(" @@")?;
+        let (old, new) = ranges.split_once(" +")?;
+        let range = |text: &str| {
+            let (first, count) = text.split_once(',').unwrap_or((text, "1"));
+            let (first, count) = (first.parse::<usize>().ok()?, count.parse::<usize>().ok()?);
+            // Without lines it names the line before.
+            Some((first - usize::from(count > 0), count))
+        };
+        Some(Self {
+            old: range(old)?,
+            new: range(new)?,
+        })
+    }
+
+    /// The hunk as it is for an earlier version of the file; `lines` has, for each line of the old
+    /// version, that line's number in the earlier one. `None` if the place is not there.
+    fn earlier(&self, lines: &[Option<usize>]) -> Option<Self> {
+        let (first, count) = self.old;
+        let place = if count > 0 {
+            let place = lines[first]?;
+            let same = |n: usize| lines[first + n] == Some(place + n);
+            (0..count).all(same).then_some(place)?
+        } else {
+            let before = first.checked_sub(1).map(|line| lines[line]);
+            let after = lines.get(first).copied();
+            match (before.flatten(), after.flatten()) {
+                (Some(before), Some(after)) if after != before + 1 => return None,
+                (Some(before), _) => before + 1,
+                (None, Some(after)) => after,
+                (None, None) if lines.is_empty() => 0,
+                (None, None) => return None,
+            }
+        };
+        Some(Self {
+            old: (place, count),
+            ..*self
+        })
+    }
+
+    /// The commits that the hunk may belong to; `owners` has one for each line of the old version.
+    fn candidates(&self, owners: &[usize]) -> BTreeSet<usize> {
+        let (first, count) = self.old;
+        let lines = match count {
+            0 => first.saturating_sub(1)..(first + 1).min(owners.len()),
+            _ => first..first + count,
+        };
+        owners[lines].iter().copied().collect()
+    }
+}
+
+/// For each of `count` lines of the new version its number in the old one.
+fn lines_before(hunks: &[Hunk], count: usize) -> Vec<Option<usize>> {
+    let mut lines = Vec::new();
+    let mut shift = 0isize;
+    for hunk in hunks {
+        lines.extend((lines.len()..hunk.new.0).map(|line| Some((line as isize + shift) as usize)));
+        lines.extend((0..hunk.new.1).map(|_| None));
+        shift += hunk.old.1 as isize - hunk.new.1 as isize;
+    }
+    lines.extend((lines.len()..count).map(|line| Some((line as isize + shift) as usize)));
+    lines
+}
+
+/// The old version with the hunks.
+fn with_hunks(old: &str, new: &str, hunks: &[Hunk]) -> String {
+    let old: Vec<&str> = old.split_inclusive('\n').collect();
+    let new: Vec<&str> = new.split_inclusive('\n').collect();
+    let (mut text, mut at) = (String::new(), 0);
+    for hunk in hunks {
+        text += &old[at..hunk.old.0].concat();
+        text += &new[hunk.new.0..hunk.new.0 + hunk.new.1].concat();
+        at = hunk.old.0 + hunk.old.1;
+    }
+    text + &old[at..].concat()
+}
+
+/// What is being done.
+struct Absorb<'a> {
+    index: Index<'a>,
+    /// The commits of the series as they are stored, and as git commits.
+    old: &'a Series,
+    ids: &'a [String],
+    /// The commit that gets all that is not clear.
+    into: Option<usize>,
+    /// The commits as they become.
+    commits: Vec<Commit>,
+    questions: Vec<String>,
+    said: Vec<String>,
+}
+
+impl Absorb<'_> {
+    fn name(&self, n: usize) -> &str {
+        &self.old.commits[n].name
+    }
+
+    /// Decides; `None` leaves a question.
+    fn decide(&mut self, what: &str, candidates: &BTreeSet<usize>) -> Option<usize> {
+        let target = match (candidates.first(), self.into) {
+            (Some(one), _) if candidates.len() == 1 => *one,
+            (_, Some(into)) => into,
+            _ => {
+                let names = candidates.iter().map(|n| self.name(*n));
+                let names = names.collect::<Vec<_>>().join(" or ");
+                self.questions.push(match names.is_empty() {
+                    true => format!("{what}: no commit has this file"),
+                    false => format!("{what}: {names}?"),
+                });
+                return None;
+            }
+        };
+        self.said.push(format!("{what}: {}", self.name(target)));
+        Some(target)
+    }
+
+    fn text(&self, path: &str, version: &Version) -> Result<String> {
+        let bytes = self.index.blob(&version.id)?;
+        String::from_utf8(bytes).with_context(|| format!("{path} is not text"))
+    }
+
+    /// The commit that each line of the last version of a file came with.
+    fn owners(&self, path: &str) -> Result<Vec<usize>> {
+        let tip = self.ids.last().context("series/ is empty")?;
+        let mut git = self.index.git();
+        git.args(["blame", "-s", "-l", "--abbrev=40", tip, "--", path]);
+        let owner = |line: &str| {
+            let id = line.trim_start_matches('^').get(..40)?;
+            self.ids.iter().position(|known| known.starts_with(id))
+        };
+        let blame = ui::output(&mut git)?;
+        let owners = blame
+            .lines()
+            .map(|line| owner(line).with_context(|| format!("git blame of {path} says {line:?}")));
+        owners.collect()
+    }
+
+    fn edited(&mut self, path: &str, before: &Version, after: &Version) -> Result<()> {
+        if before.mode != after.mode {
+            for commit in &mut self.commits {
+                if let Some(Some(version)) = commit.own.get_mut(path) {
+                    version.mode = after.mode.clone();
+                }
+            }
+            self.said.push(format!("{path}: mode {}", after.mode));
+        }
+        if before.id == after.id {
+            return Ok(());
+        }
+        let new = self.text(path, after)?;
+        let owners = self.owners(path)?;
+        let (mut hunks, mut clear) = (Vec::new(), true);
+        for hunk in self.hunks(&before.id, &after.id)? {
+            let what = format!("{path}:{}", hunk.new.0 + 1);
+            match self.decide(&what, &hunk.candidates(&owners)) {
+                Some(target) => hunks.push((hunk, target)),
+                None => clear = false,
+            }
+        }
+        if !clear {
+            return Ok(());
+        }
+
+        // `--into` may name a commit that did not change this file.
+        let mut version: Option<Version> = None;
+        for n in 0..self.commits.len() {
+            match self.commits[n].own.get(path) {
+                Some(own) => version.clone_from(own),
+                None if hunks.iter().any(|(_, target)| *target == n) => {
+                    let there = version.clone().with_context(|| {
+                        format!("{path} does not exist yet in {}", self.name(n))
+                    })?;
+                    self.commits[n].own.insert(path.into(), Some(there));
+                }
+                None => {}
+            }
+        }
+        for n in 0..self.commits.len() {
+            let Some(Some(version)) = self.commits[n].own.get(path).cloned() else {
+                continue;
+            };
+            let since = self.hunks(&version.id, &before.id)?;
+            let lines = lines_before(&since, owners.len());
+            let wanted = hunks.iter().filter(|(_, target)| *target <= n);
+            let earlier: Option<Vec<Hunk>> = wanted.map(|(hunk, _)| hunk.earlier(&lines)).collect();
+            match earlier {
+                Some(earlier) => {
+                    let text = with_hunks(&self.text(path, &version)?, &new, &earlier);
+                    let id = self.index.store(text.as_bytes())?;
+                    let version = Some(Version { id, ..version });
+                    self.commits[n].own.insert(path.into(), version);
+                }
+                None => self.questions.push(format!(
+                    "{path}: the edit does not fit this file as it is in {}",
+                    self.name(n)
+                )),
+            }
+        }
+        Ok(())
+    }
+
+    /// The difference between two contents.
+    fn hunks(&self, from: &str, to: &str) -> Result<Vec<Hunk>> {
+        let how = "diff -U0 --no-color --no-ext-diff --diff-algorithm=histogram";
+        let mut git = self.index.git();
+        let diff = ui::output(git.args(how.split(' ')).args([from, to]))?;
+        Ok(diff.lines().filter_map(Hunk::parse).collect())
+    }
+}
+
+/// `cargo xtask absorb`.
+pub fn absorb(env: &Env, into: Option<&str>) -> Result<()> {
+    let base = source::ensure(env)?;
+    let (series, files) = (Series::read(&env.repo)?, series::files(env)?);
+    series::unpack(env, &series)?;
+    let new = edits(env, &base, series.clone(), &files, into)?;
+    if new == series {
+        println!("our files are as series/ has them");
+    }
+    Ok(())
+}
+
+/// Takes what differs from the stored series in the repository's files into the commits, stores
+/// that, and says what went where.
+pub fn edits(
+    env: &Env,
+    base: &str,
+    old: Series,
+    files: &BTreeMap<String, Version>,
+    into: Option<&str>,
+) -> Result<Series> {
+    let last = old.last();
+    let mut paths: Vec<&str> = last
+        .keys()
+        .copied()
+        .chain(files.keys().map(String::as_str))
+        .collect();
+    paths.retain(|path| last.get(path).copied() != files.get(*path));
+    paths.sort();
+    paths.dedup();
+    if paths.is_empty() {
+        return Ok(old);
+    }
+    // The content that was edited is an object of the repository, if it was ever committed there.
+    let index = Index::new(env);
+    for version in paths.iter().filter_map(|path| last.get(path)) {
+        if index.run(&["cat-file", "-e", &version.id]).is_err() {
+            let mut git = env.tool("git");
+            git.arg("-C")
+                .arg(&env.repo)
+                .args(["cat-file", "blob", &version.id]);
+            index.store(ui::output(&mut git).context("what series/ names is in no commit of the repository; `git checkout series` may help")?.as_bytes())?;
+        }
+    }
+
+    let ids = series::assembled(env, base, &old)?;
+    let mut absorb = Absorb {
+        index,
+        old: &old,
+        ids: &ids,
+        into: into.map(|what| old.find(what)).transpose()?,
+        commits: old.commits.clone(),
+        questions: Vec::new(),
+        said: Vec::new(),
+    };
+    for path in paths {
+        match (last.get(path), files.get(path)) {
+            (Some(before), Some(after)) => absorb.edited(path, before, after)?,
+            (None, Some(after)) => {
+                if let Some(n) = absorb.decide(path, &BTreeSet::new()) {
+                    let own = &mut absorb.commits[n].own;
+                    own.insert(path.into(), Some(after.clone()));
+                }
+            }
+            // It was never there.
+            (_, None) => {
+                for commit in &mut absorb.commits {
+                    commit.own.remove(path);
+                }
+                absorb
+                    .said
+                    .push(format!("{path}: deleted, from all commits"));
+            }
+        }
+    }
+    if !absorb.questions.is_empty() {
+        bail!(
+            "files were edited, and it is not clear which commits of the series get that:\n  {}\n\
+             `cargo xtask absorb --into COMMIT` puts what is not clear into one commit; `cargo xtask \
+             edit` lays the commits for git",
+            absorb.questions.join("\n  ")
+        );
+    }
+    let (commits, said) = (absorb.commits, absorb.said);
+    let new = Series { commits };
+    let from = ids.last().context("series/ is empty")?;
+    let ids = series::assembled(env, base, &new)?;
+    let to = ids.last().context("series/ is empty")?;
+    edit::store(env, &old, from, &new, to)?;
+    for line in said {
+        eprintln!("{line}");
+    }
+    Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hunks() {
+        let hunk = Hunk::parse("@@ -3,2 +4 @@ int x(void)").unwrap();
+        assert_eq!((hunk.old, hunk.new), ((2, 2), (3, 1)));
+        let hunk = Hunk::parse("@@ -3,0 +4,2 @@").unwrap();
+        assert_eq!((hunk.old, hunk.new), ((3, 0), (3, 2)));
+        assert_eq!(Hunk::parse("+@@ -3,0 +4,2 @@"), None);
+        let set = |list: &[usize]| list.iter().copied().collect::<BTreeSet<_>>();
+        let owners = [0, 0, 0, 1, 1];
+        let candidates = |old| Hunk { old, new: (0, 0) }.candidates(&owners);
+        assert_eq!(candidates((1, 2)), set(&[0]));
+        assert_eq!(candidates((2, 2)), set(&[0, 1]));
+        assert_eq!(candidates((2, 0)), set(&[0]));
+        assert_eq!(candidates((3, 0)), set(&[0, 1]));
+        assert_eq!(candidates((0, 0)), set(&[0]));
+        assert_eq!(candidates((5, 0)), set(&[1]));
+    }
+
+    #[test]
+    fn some_hunks() {
+        let (old, new) = ("a\nb\nc\n", "A\nb\nx\nc\n");
+        let hunks = [
+            Hunk {
+                old: (0, 1),
+                new: (0, 1),
+            },
+            Hunk {
+                old: (2, 0),
+                new: (2, 1),
+            },
+        ];
+        assert_eq!(with_hunks(old, new, &hunks), new);
+        assert_eq!(with_hunks(old, new, &hunks[1..]), "a\nb\nx\nc\n");
+        assert_eq!(with_hunks(old, new, &[]), old);
+        let lines = [Some(0), Some(1), None, Some(2)];
+        assert_eq!(lines_before(&hunks[1..], 4), lines);
+        let earlier = |old| {
+            Hunk { old, new: (0, 1) }
+                .earlier(&lines)
+                .map(|hunk| hunk.old)
+        };
+        assert_eq!(earlier((0, 2)), Some((0, 2)));
+        assert_eq!(earlier((1, 2)), None);
+        assert_eq!(earlier((3, 1)), Some((2, 1)));
+        assert_eq!(earlier((2, 0)), Some((2, 0)));
+        assert_eq!(earlier((4, 0)), Some((3, 0)));
+    }
+}
