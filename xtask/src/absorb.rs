@@ -234,16 +234,23 @@ impl Absorb<'_> {
     }
 }
 
+#[derive(clap::Args)]
+pub struct Options {
+    /// The commit that gets what does not clearly belong to one: number or part of its name.
+    #[arg(long, value_name = "COMMIT")]
+    pub into: Option<String>,
+}
+
 /// `cargo xtask absorb`.
-pub fn absorb(env: &Env, into: Option<&str>) -> Result<()> {
+pub fn absorb(env: &Env, options: &Options) -> Result<i32> {
     let base = source::ensure(env)?;
     let (series, files) = (Series::read(&env.repo)?, series::files(env)?);
     series::unpack(env, &series)?;
-    let new = edits(env, &base, series.clone(), &files, into)?;
+    let new = edits(env, &base, series.clone(), &files, options.into.as_deref())?;
     if new == series {
         println!("our files are as series/ has them");
     }
-    Ok(())
+    Ok(0)
 }
 
 /// Takes what differs from the stored series in the repository's files into the commits, stores

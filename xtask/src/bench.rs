@@ -147,10 +147,17 @@ fn plot(rows: &[Row], kernel: &str) -> String {
     svg + "</svg>\n"
 }
 
+#[derive(clap::Args)]
 pub struct Options {
-    pub only: String,
-    pub json: Option<PathBuf>,
-    pub plot: Option<PathBuf>,
+    /// Only the rows with this in their name.
+    #[arg(long, value_name = "ROW", default_value = "")]
+    only: String,
+    /// Write the table to this file as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a plot to this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// What a part of the script printed.
@@ -232,7 +239,7 @@ fn user_mode(env: &Env) -> Result<Vec<(String, Vec<f64>)>> {
 }
 
 /// Runs the rows with `only` in their names, and those that they are compared with.
-pub fn run(env: &Env, options: &Options) -> Result<()> {
+pub fn run(env: &Env, options: &Options) -> Result<i32> {
     let only = options.only.as_str();
     let (mut rows, mut lines) = (Vec::new(), Vec::new());
     for (name, flavour, cpus) in PARTS {
@@ -341,7 +348,7 @@ pub fn run(env: &Env, options: &Options) -> Result<()> {
     if let Some(path) = &options.plot {
         fs::write(path, plot(&rows, &format!("Linux {version}")))?;
     }
-    Ok(())
+    Ok(0)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Kernel, modules, selftests and the KUnit kernel; nothing is built twice.
+//! `cargo xtask build`, and what the other commands build: kernels, modules, the selftests. Nothing
+//! is built twice.
 
 use crate::{
     env::{hash, remove_all, stamped, Env},
@@ -52,11 +53,14 @@ pub struct Kernel {
     pub commit: String,
 }
 
-/// Toolchain and work tree; the commit that the work tree is at.
+/// Brings toolchain and work tree up to date; the commit that the work tree is at.
 pub fn prepare(env: &Env) -> Result<String> {
+    prepare_with(env, None)
+}
+
+fn prepare_with(env: &Env, mutant: Option<&Path>) -> Result<String> {
     toolchain::ensure(env)?;
-    let mutant = env.mutant.borrow().clone();
-    ui::step("apply the series", |_| series::sync(env, mutant.as_deref()))
+    ui::step("apply the series", |_| series::sync(env, mutant))
 }
 
 pub fn dir(env: &Env, what: &str, flavour: Flavour) -> PathBuf {
@@ -64,20 +68,89 @@ pub fn dir(env: &Env, what: &str, flavour: Flavour) -> PathBuf {
     env.cache.join(what).join(name)
 }
 
-fn jobs() -> String {
+pub fn jobs() -> String {
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
     format!("-j{cores}")
 }
 
-pub fn make(env: &Env, build: &Path) -> Command {
-    make_in(env, &env.linux(), build)
+/// The text of `xtask/kernel/*.config`, one after the other: the last to name an option wins.
+pub fn fragment(env: &Env, names: &[&str]) -> Result<String> {
+    let path = |name| env.repo.join(format!("xtask/kernel/{name}.config"));
+    let read = |name| fs::read_to_string(path(name)).context("cannot read a configuration");
+    names.iter().map(read).collect()
 }
 
-fn make_in(env: &Env, tree: &Path, build: &Path) -> Command {
-    let mut make = env.tool_in(tree, "make", &[]);
-    make.args(["LLVM=1", "CC=ccache clang", &jobs()])
-        .arg(format!("O={}", build.display()));
-    make
+/// A directory that a kernel is built in, and the source that the kernel is built from.
+pub struct Build<'a> {
+    pub env: &'a Env,
+    pub source: PathBuf,
+    pub dir: PathBuf,
+    /// What each make is told.
+    pub args: &'static [&'static str],
+}
+
+impl<'a> Build<'a> {
+    pub fn named(env: &'a Env, name: &str) -> Self {
+        Self {
+            env,
+            source: env.linux(),
+            dir: env.cache.join(format!("build/{name}{}", env.suffix())),
+            args: &[],
+        }
+    }
+
+    pub fn of(env: &'a Env, flavour: Flavour) -> Self {
+        Self::named(env, flavour.name())
+    }
+
+    pub fn user_mode(env: &'a Env, name: &str) -> Self {
+        let args = &["ARCH=um", "-s"];
+        Self {
+            args,
+            ..Self::named(env, name)
+        }
+    }
+
+    pub fn make(&self) -> Command {
+        let mut make = self.env.tool_in(&self.source, "make", &[]);
+        make.args(["LLVM=1", "CC=ccache clang", &jobs()])
+            .arg(format!("O={}", self.dir.display()))
+            .args(self.args);
+        make
+    }
+
+    /// Writes `.config` with what `fragment` asks for and nothing else. An option that this kernel
+    /// does not have is an error.
+    pub fn configure(&self, fragment: &str, step: &ui::Step) -> Result<()> {
+        self.configure_what_is_there(fragment, step)?;
+        let lost = lost(fragment, &fs::read_to_string(self.dir.join(".config"))?);
+        if !lost.is_empty() {
+            bail!(
+                "{} asks for what this kernel does not have or whose dependencies are not there:\n{}",
+                self.dir.join("fragment.config").display(),
+                lost.join("\n")
+            );
+        }
+        Ok(())
+    }
+
+    /// Does the same, but leaves out options that this kernel does not have.
+    pub fn configure_what_is_there(&self, fragment: &str, step: &ui::Step) -> Result<()> {
+        let stamp = self.dir.join("fragment.config");
+        if stamped(&stamp, fragment) && self.dir.join(".config").exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.dir)?;
+        remove_all(&stamp)?;
+        let partial = stamp.with_extension("partial");
+        fs::write(&partial, fragment)?;
+        let mut make = self.make();
+        make.arg(format!("KCONFIG_ALLCONFIG={}", partial.display()));
+        let log = self.env.log("config");
+        ui::run_logged(make.arg("allnoconfig"), &log, step)?;
+        fs::rename(partial, stamp)?;
+        Ok(())
+    }
 }
 
 /// The options of a fragment that a configuration does not have as they were asked for.
@@ -103,73 +176,39 @@ fn lost(fragment: &str, config: &str) -> Vec<String> {
         .collect()
 }
 
-/// Writes `.config` from the fragments of a flavour, if they changed.
-fn configure(env: &Env, flavour: Flavour, build: &Path) -> Result<()> {
-    let mut text = String::new();
-    for name in flavour.fragments() {
-        text += &fs::read_to_string(env.repo.join(format!("xtask/kernel/{name}.config")))?;
-    }
-    fs::create_dir_all(build)?;
-    let fragment = build.join("fragment.config");
-    let config = build.join(".config");
-    if !stamped(&fragment, &text) || !config.exists() {
-        remove_all(&fragment)?;
-        let all = build.join("fragment.partial");
-        fs::write(&all, &text)?;
-        ui::step(
-            &format!("configure the {} kernel", flavour.name()),
-            |step| {
-                let mut command = make(env, build);
-                command
-                    .arg(format!("KCONFIG_ALLCONFIG={}", all.display()))
-                    .arg("allnoconfig");
-                ui::run_logged(&mut command, &env.log("config"), step)
-            },
-        )?;
-        let lost = lost(&text, &fs::read_to_string(&config)?);
-        if !lost.is_empty() {
-            bail!(
-                "xtask/kernel/{}.config asks for what this kernel does not have or whose \
-                 dependencies are not there:\n{}",
-                flavour.name(),
-                lost.join("\n")
-            );
-        }
-        fs::rename(&all, &fragment)?;
-    }
-    Ok(())
-}
-
 /// Builds kernel and modules of a flavour if anything changed.
 pub fn kernel(env: &Env, flavour: Flavour) -> Result<Kernel> {
-    let commit = prepare(env)?;
-    let build = dir(env, "build", flavour);
+    kernel_with(env, flavour, None)
+}
+
+/// Does the same with a seeded bug, if there is one: a directory of `xtask/mutants/`.
+pub fn kernel_with(env: &Env, flavour: Flavour, mutant: Option<&Path>) -> Result<Kernel> {
+    let commit = prepare_with(env, mutant)?;
+    let build = Build::of(env, flavour);
     let modroot = dir(env, "modules", flavour);
+    let fragment = fragment(env, flavour.fragments())?;
+    let stamp = build.dir.join("blkfilter-built");
+    let want = format!("{commit}\n{fragment}");
     let kernel = Kernel {
-        image: build.join("arch/x86/boot/bzImage"),
+        image: build.dir.join("arch/x86/boot/bzImage"),
         modules: modroot.join("lib/modules"),
-        commit: commit.clone(),
+        commit,
     };
-    configure(env, flavour, &build)?;
-    let stamp = build.join("blkfilter-built");
-    let config = fs::read_to_string(build.join("fragment.config"))?;
-    let want = format!("{commit} {:x}", hash(&config));
     if stamped(&stamp, &want) && kernel.image.exists() && kernel.modules.exists() {
         return Ok(kernel);
     }
     let name = flavour.name();
     ui::step(&format!("build the {name} kernel"), |step| {
-        let mut command = make(env, &build);
-        command.args(["bzImage", "modules"]);
-        ui::run_logged(&mut command, &env.log(&format!("build-{name}")), step)
+        build.configure(&fragment, step)?;
+        let log = env.log(&format!("build-{name}"));
+        ui::run_logged(build.make().args(["bzImage", "modules"]), &log, step)
     })?;
     ui::step(&format!("install the {name} modules"), |step| {
         remove_all(&modroot)?;
-        let mut command = make(env, &build);
-        command
-            .arg(format!("INSTALL_MOD_PATH={}", modroot.display()))
-            .arg("modules_install");
-        ui::run_logged(&mut command, &env.log("modules_install"), step)
+        let mut make = build.make();
+        make.arg(format!("INSTALL_MOD_PATH={}", modroot.display()));
+        let log = env.log("modules_install");
+        ui::run_logged(make.arg("modules_install"), &log, step)
     })?;
     fs::write(stamp, want)?;
     Ok(kernel)
@@ -187,7 +226,7 @@ pub fn text_size(env: &Env, flavour: Flavour) -> Result<i64> {
 }
 
 /// A second work tree, at a commit.
-fn worktree(env: &Env, name: &str, commit: &str) -> Result<PathBuf> {
+pub fn worktree(env: &Env, name: &str, commit: &str) -> Result<PathBuf> {
     let tree = env.cache.join(format!("{name}{}", env.suffix()));
     if !tree.join("Makefile").exists() {
         remove_all(&tree)?;
@@ -196,7 +235,7 @@ fn worktree(env: &Env, name: &str, commit: &str) -> Result<PathBuf> {
         git.args(["worktree", "add", "-q", "--force", "--detach"]);
         ui::output(git.arg(&tree).arg(commit))?;
     } else {
-        // Left by one that was killed; the lock of the cache keeps others out.
+        // A killed run may have left the lock of the index; nobody else holds the lock of the cache.
         let admin = env
             .linux()
             .join(".git/worktrees")
@@ -209,110 +248,9 @@ fn worktree(env: &Env, name: &str, commit: &str) -> Result<PathBuf> {
     Ok(tree)
 }
 
-/// Builds each commit of the series for user mode, with all that it has; warnings are errors.
-pub fn commits(env: &Env) -> Result<Vec<(String, Result<()>)>> {
-    prepare(env)?;
-    let commits = series::commits(env)?;
-    let build = env.cache.join(format!("build/commits{}", env.suffix()));
-    fs::create_dir_all(&build)?;
-    let all = build.join("fragment.config");
-    fs::copy(env.repo.join("xtask/kernel/commits.config"), &all)?;
-    let log = env.log("commits");
-    let mut built = Vec::new();
-    for (name, id) in &commits {
-        let tree = worktree(env, "commits", id)?;
-        let make = || {
-            let mut make = make_in(env, &tree, &build);
-            make.args(["ARCH=um", "-s"]);
-            make
-        };
-        let outcome = ui::step(&format!("build {name}"), |step| {
-            // Each commit has other options.
-            let mut config = make();
-            config.arg(format!("KCONFIG_ALLCONFIG={}", all.display()));
-            ui::run_logged(config.arg("allnoconfig"), &log, step)?;
-            ui::run_logged(make().args(["linux", "modules"]), &log, step)?;
-            let modules = "tools/testing/selftests/blkfilter/test_modules";
-            if tree.join(modules).exists() {
-                let mut make = make();
-                make.arg(format!("M={modules}"));
-                make.arg(format!("MO={}", build.join("test_modules").display()));
-                ui::run_logged(make.arg("modules"), &log, step)?;
-            }
-            Ok(())
-        });
-        built.push((name.clone(), outcome));
-    }
-    Ok(built)
-}
-
-/// The instructions of each object in `block/`, of the kernel without the series and of that with
-/// it and `CONFIG_BLK_FILTER=n`: name and both.
-pub fn objects(env: &Env) -> Result<Vec<(String, String, String)>> {
-    prepare(env)?;
-    let base = worktree(env, "base", &crate::source::ensure(env)?)?;
-    let mut fragment = String::new();
-    for name in ["plain", "without", "objects"] {
-        fragment += &fs::read_to_string(env.repo.join(format!("xtask/kernel/{name}.config")))?;
-    }
-    let mut both = Vec::new();
-    for (name, tree) in [("base", base), ("series", env.linux())] {
-        let build = env
-            .cache
-            .join(format!("build/objects-{name}{}", env.suffix()));
-        fs::create_dir_all(&build)?;
-        ui::step(&format!("build block/ of the {name}"), |step| {
-            let all = build.join("fragment.config");
-            let make = || {
-                let mut make = make_in(env, &tree, &build);
-                make.arg("-s");
-                make
-            };
-            if !stamped(&all, &fragment) {
-                fs::write(&all, &fragment)?;
-                let mut config = make();
-                config
-                    .arg(format!("KCONFIG_ALLCONFIG={}", all.display()))
-                    .arg("allnoconfig");
-                ui::run_logged(&mut config, &env.log("config"), step)?;
-            }
-            let log = env.log(&format!("objects-{name}"));
-            ui::run_logged(make().arg("block/"), &log, step)
-        })?;
-        let mut code = std::collections::BTreeMap::new();
-        for dir in ["block", "block/partitions"] {
-            for entry in fs::read_dir(build.join(dir))? {
-                let path = entry?.path();
-                if path.extension().is_none_or(|e| e != "o") {
-                    continue;
-                }
-                let mut objdump = env.tool_in(&build, "llvm-objdump", &[]);
-                objdump.args(["-d", "-r", "--no-show-raw-insn", "-j", ".text"]);
-                let text = ui::output(objdump.arg(&path))?;
-                // The first lines have the name of the file.
-                let text: Vec<&str> = text.lines().skip(3).collect();
-                let name = path.strip_prefix(&build)?.display().to_string();
-                code.insert(name, text.join("\n"));
-            }
-        }
-        both.push(code);
-    }
-    let [base, series] = both.try_into().expect("two");
-    let mut names: Vec<&String> = base.keys().chain(series.keys()).collect();
-    names.sort();
-    names.dedup();
-    let get = |map: &std::collections::BTreeMap<String, String>, name: &String| {
-        map.get(name).cloned().unwrap_or_default()
-    };
-    Ok(names
-        .into_iter()
-        .map(|name| (name.clone(), get(&base, name), get(&series, name)))
-        .collect())
-}
-
 /// Builds and installs our selftests, with the kselftest runner, for a built kernel.
 pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf> {
-    let build = dir(env, "build", flavour);
+    let build = Build::of(env, flavour);
     let install = dir(env, "selftests", flavour);
     let stamp = install.join("blkfilter-built");
     if stamped(&stamp, &kernel.commit) {
@@ -326,18 +264,14 @@ pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf
             .join("tools/testing/selftests/blkfilter/test_modules");
         let clean = ["clean", "-q", "-x", "-f", "--"];
         ui::output(env.git().args(clean).arg(modules))?;
-        let mut command = make(env, &build);
-        command
-            .args(["-C", "tools/testing/selftests", "TARGETS=blkfilter"])
-            .arg(format!("KDIR={}", build.display()))
-            .arg(format!("INSTALL_PATH={}", install.display()))
-            .arg("install");
-        ui::run_logged(&mut command, &env.log("selftests"), step)
+        let mut make = build.make();
+        make.args(["-C", "tools/testing/selftests", "TARGETS=blkfilter"])
+            .arg(format!("KDIR={}", build.dir.display()))
+            .arg(format!("INSTALL_PATH={}", install.display()));
+        ui::run_logged(make.arg("install"), &env.log("selftests"), step)
     })?;
-    if !install
-        .join("blkfilter/test_modules/blkfilter_bench.ko")
-        .exists()
-    {
+    let module = install.join("blkfilter/test_modules/blkfilter_bench.ko");
+    if !module.exists() {
         bail!(
             "the selftests' module was not built, see {}",
             env.log("selftests").display()
@@ -347,99 +281,15 @@ pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf
     Ok(install)
 }
 
-/// Runs our KUnit suites in a user-mode kernel; kunit.py's results as JSON.
-pub fn uml_kunit(env: &Env) -> Result<PathBuf> {
-    prepare(env)?;
-    let build = env.cache.join(format!("build/uml{}", env.suffix()));
-    let json = build.join("kunit.json");
-    fs::create_dir_all(&build)?;
-    remove_all(&json)?;
-    ui::step("build and run KUnit in a user-mode kernel", |step| {
-        let mut command = env.tool_in(&env.linux(), "tools/testing/kunit/kunit.py", &[]);
-        command
-            .args(["run", "--make_options", "LLVM=1"])
-            .arg(jobs().replace("-j", "--jobs="))
-            .args(["--make_options", "CC=ccache clang"])
-            .arg(format!("--build_dir={}", build.display()))
-            .arg(format!("--json={}", json.display()))
-            .arg("--kunitconfig")
-            .arg(env.repo.join("xtask/kernel/uml.config"))
-            .args(["--timeout", "300"]);
-        // It fails when a test fails; which one is for the caller to say.
-        let result = ui::run_logged(&mut command, &env.log("kunit-uml"), step);
-        match json.exists() {
-            true => Ok(()),
-            false => result.and_then(|()| bail!("kunit.py left no results")),
-        }
-    })?;
-    Ok(json)
-}
-
-/// `make` for user mode.
-fn make_uml(env: &Env, build: &Path) -> Command {
-    let mut make = make(env, build);
-    make.args(["ARCH=um", "-s"]);
-    make
-}
-
-/// Writes `.config` for user mode from a fragment, if that changed.
-fn configure_uml(env: &Env, build: &Path, fragment: &str, step: &ui::Step) -> Result<()> {
-    fs::create_dir_all(build)?;
-    let all = build.join("fragment.config");
-    if stamped(&all, fragment) {
-        return Ok(());
-    }
-    fs::write(&all, fragment)?;
-    let mut config = make_uml(env, build);
-    config
-        .arg(format!("KCONFIG_ALLCONFIG={}", all.display()))
-        .arg("allnoconfig");
-    ui::run_logged(&mut config, &env.log("config"), step)?;
-    let lost = lost(fragment, &fs::read_to_string(build.join(".config"))?);
-    if !lost.is_empty() {
-        remove_all(&all)?;
-        bail!("not to be had: {}", lost.join(", "));
-    }
-    Ok(())
-}
-
-/// Builds the kernel crate, and all that comes before it, for user mode and with `options`.
-pub fn crate_with(env: &Env, options: &[&str]) -> Result<()> {
-    prepare(env)?;
-    let name = options.join("-").replace(['=', '_'], "-").to_lowercase();
-    let build = env
-        .cache
-        .join(format!("build/crate-{name}{}", env.suffix()));
-    ui::step(
-        &format!("build the kernel crate with {}", options.join(", ")),
-        |step| {
-            let mut fragment =
-                String::from("CONFIG_64BIT=y\nCONFIG_EXPERT=y\nCONFIG_MODULES=y\nCONFIG_RUST=y\n");
-            for option in options {
-                fragment += &format!("{option}\n");
-            }
-            configure_uml(env, &build, &fragment, step)?;
-            let log = env.log("crate");
-            ui::run_logged(make_uml(env, &build).arg("prepare"), &log, step)?;
-            // Such as code that nobody uses.
-            if fs::read_to_string(&log)?.contains("--> rust/kernel/block") {
-                bail!("there are warnings, see {}", log.display());
-            }
-            Ok(())
-        },
-    )
-}
-
 /// Builds user-mode Linux for the bench, and the selftests' modules for it; program and modules.
 pub fn uml_bench(env: &Env) -> Result<(PathBuf, PathBuf)> {
     prepare(env)?;
-    let build = env.cache.join(format!("build/umlbench{}", env.suffix()));
+    let build = Build::user_mode(env, "umlbench");
     let modules = env.cache.join(format!("modules/umlbench{}", env.suffix()));
     ui::step("build user-mode Linux for the bench", |step| {
-        let fragment = fs::read_to_string(env.repo.join("xtask/kernel/umlbench.config"))?;
-        configure_uml(env, &build, &fragment, step)?;
+        build.configure(&fragment(env, &["umlbench"])?, step)?;
         let log = env.log("umlbench");
-        ui::run_logged(make_uml(env, &build).args(["linux", "modules"]), &log, step)?;
+        ui::run_logged(build.make().args(["linux", "modules"]), &log, step)?;
         let source = "tools/testing/selftests/blkfilter/test_modules";
         fs::create_dir_all(&modules)?;
         for entry in fs::read_dir(env.repo.join(source))? {
@@ -450,33 +300,15 @@ pub fn uml_bench(env: &Env) -> Result<(PathBuf, PathBuf)> {
                 fs::write(copy, text)?;
             }
         }
-        let mut make = make_uml(env, &build);
+        let mut make = build.make();
         make.arg(format!("M={}", modules.display())).arg("modules");
         ui::run_logged(&mut make, &env.log("umlbench-modules"), step)
     })?;
-    Ok((build.join("linux"), modules))
-}
-
-/// The KTAP in a kernel log, as JSON.
-pub fn parse_kunit(env: &Env, log: &str) -> Result<PathBuf> {
-    let (text, json) = (env.log("kunit-qemu"), env.cache.join("log/kunit-qemu.json"));
-    fs::write(&text, log)?;
-    remove_all(&json)?;
-    let mut command = env.tool_in(&env.linux(), "tools/testing/kunit/kunit.py", &[]);
-    command
-        .args(["parse", "--json"])
-        .arg(format!("--json={}", json.display()))
-        .arg(&text);
-    // Its status says whether tests failed; the caller looks at each.
-    let out = command.output()?;
-    if !json.exists() {
-        bail!("kunit.py: {}", String::from_utf8_lossy(&out.stderr).trim());
-    }
-    Ok(json)
+    Ok((build.dir.join("linux"), modules))
 }
 
 /// Builds a filter that lives outside of the tree; the modules it made.
-pub fn module(env: &Env, flavour: Flavour, source: &Path) -> Result<Vec<PathBuf>> {
+fn module(env: &Env, flavour: Flavour, source: &Path) -> Result<Vec<PathBuf>> {
     let source = source
         .canonicalize()
         .with_context(|| format!("no directory {}", source.display()))?;
@@ -495,9 +327,9 @@ pub fn module(env: &Env, flavour: Flavour, source: &Path) -> Result<Vec<PathBuf>
     fs::create_dir_all(&copy)?;
     ui::output(Command::new("cp").arg("-rupT").args([&source, &copy]))?;
     ui::step(&format!("build {}", source.display()), |step| {
-        let mut command = make(env, &dir(env, "build", flavour));
-        command.arg(format!("M={}", copy.display())).arg("modules");
-        ui::run_logged(&mut command, &env.log("module"), step)
+        let mut make = Build::of(env, flavour).make();
+        make.arg(format!("M={}", copy.display())).arg("modules");
+        ui::run_logged(&mut make, &env.log("module"), step)
     })?;
     let mut modules = Vec::new();
     for entry in fs::read_dir(&copy)? {
@@ -510,6 +342,29 @@ pub fn module(env: &Env, flavour: Flavour, source: &Path) -> Result<Vec<PathBuf>
         bail!("no module came out of {}", source.display());
     }
     Ok(modules)
+}
+
+#[derive(clap::Args)]
+pub struct Options {
+    #[arg(long, value_enum, default_value = "plain")]
+    flavour: Flavour,
+    /// Directory of a filter: its source and a Kbuild.
+    #[arg(long, value_name = "DIR")]
+    module: Option<PathBuf>,
+}
+
+pub fn run(env: &Env, options: &Options) -> Result<i32> {
+    let built = match &options.module {
+        Some(source) => module(env, options.flavour, source)?,
+        None => {
+            let kernel = kernel(env, options.flavour)?;
+            vec![kernel.image, kernel.modules]
+        }
+    };
+    for path in built {
+        println!("{}", path.display());
+    }
+    Ok(0)
 }
 
 #[cfg(test)]

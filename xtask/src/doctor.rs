@@ -9,7 +9,7 @@ use anyhow::Result;
 use std::{fs, path::Path};
 
 /// Prints a line for each part of the set-up; 0 if nothing is missing.
-pub fn doctor(env: &Env) -> Result<i32> {
+pub fn run(env: &Env) -> Result<i32> {
     let mut missing = 0;
     let mut line = |what: &str, there: Option<String>, cure: &str| match there {
         Some(text) => println!("{what:<18} {text}"),
@@ -84,5 +84,5 @@ pub fn doctor(env: &Env) -> Result<i32> {
         Some(format!("{accel}; /dev/kvm is {kvm}")),
         "",
     );
-    Ok(if missing == 0 { 0 } else { 1 })
+    Ok((missing > 0) as i32)
 }

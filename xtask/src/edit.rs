@@ -88,13 +88,20 @@ fn not_landed(env: &Env) -> Result<Option<String>> {
     Ok(None)
 }
 
+#[derive(clap::Args, Default)]
+pub struct Options {
+    /// Drop what is there and was not landed.
+    #[arg(long)]
+    pub discard: bool,
+}
+
 /// `cargo xtask edit`: lays the series on branch `blkfilter`.
-pub fn edit(env: &Env, discard: bool) -> Result<()> {
+pub fn edit(env: &Env, options: &Options) -> Result<i32> {
     own_kernel_refused(env)?;
     let (_, _, ids) = series::current(env)?;
     let tip = ids.last().context("series/ is empty")?;
     let tree = tree(env);
-    if let Some(what) = not_landed(env)?.filter(|_| !discard) {
+    if let Some(what) = not_landed(env)?.filter(|_| !options.discard) {
         bail!("{} has {what}\n`cargo xtask land` takes commits, `cargo xtask edit --discard` drops all that", tree.display());
     }
     lay(env, tip)?;
@@ -103,7 +110,7 @@ pub fn edit(env: &Env, discard: bool) -> Result<()> {
         tree.display(),
         ids.len()
     );
-    Ok(())
+    Ok(0)
 }
 
 fn lay(env: &Env, tip: &str) -> Result<()> {
@@ -318,7 +325,7 @@ pub fn store(env: &Env, old: &Series, from: &str, new: &Series, to: &str) -> Res
 }
 
 /// `cargo xtask land`: takes the branch back into the repository.
-pub fn land(env: &Env) -> Result<()> {
+pub fn land(env: &Env) -> Result<i32> {
     own_kernel_refused(env)?;
     let tree = tree(env);
     if !tree.join(".git").exists() {
@@ -399,53 +406,56 @@ pub fn land(env: &Env) -> Result<()> {
         "{} commits, {changed} of them new or changed. `git status` shows what `git commit` takes.",
         ids.len()
     );
-    Ok(())
+    Ok(0)
 }
 
-/// How a rebase goes on.
-#[derive(Clone, Debug)]
-pub enum Rebase {
-    Start(String),
-    Continue,
-    Abort,
+#[derive(clap::Args, Default)]
+#[group(required = true, multiple = false)]
+pub struct Rebase {
+    /// Directory of a kernel, or the version of a Debian package ([PACKAGE=]VERSION).
+    #[arg(long, value_name = "KERNEL")]
+    pub base: Option<String>,
+    /// Go on after conflicts were mended.
+    #[arg(long)]
+    pub r#continue: bool,
+    /// Give up; nothing was changed.
+    #[arg(long)]
+    pub abort: bool,
 }
 
 /// `cargo xtask rebase`: moves the series to another kernel.
-pub fn rebase(env: &Env, how: &Rebase) -> Result<()> {
+pub fn rebase(env: &Env, options: &Rebase) -> Result<i32> {
     own_kernel_refused(env)?;
-    let pending = new_base_file(env).exists();
-    let done = match how {
-        Rebase::Start(_) if pending => {
-            bail!("a rebase is under way: `cargo xtask rebase --continue` or `--abort`")
-        }
-        Rebase::Continue | Rebase::Abort if !pending => bail!("no rebase is under way"),
-        Rebase::Start(what) => {
-            edit(env, false)?;
-            let (commit, base) = source::named(env, what)?;
-            let old = source::ensure(env)?;
-            fs::write(new_base_file(env), base.text())?;
-            ui::output(env.git().args(["update-ref", NEW_BASE, &commit]))?;
-            eprintln!(
-                "moving the series from Linux {} to {}",
-                Base::read(&env.repo)?.linux,
-                base.linux
-            );
-            git(env)
-                .args(["rebase", "--onto", &commit, &old, BRANCH])
-                .status()?
-        }
-        Rebase::Continue if unfinished(env)?.is_some() => git(env)
-            .args(["-c", "core.editor=true", "rebase", "--continue"])
-            .status()?,
-        // Somebody has called `git rebase --continue`.
-        Rebase::Continue => return land(env),
-        Rebase::Abort => {
-            let laid = resolve(env, LAID).context("nothing was laid")?;
-            lay(env, &laid)?;
-            println!("nothing was changed");
-            return Ok(());
-        }
-    };
+    let is_under_way = new_base_file(env).exists();
+    if options.base.is_some() && is_under_way {
+        bail!("a rebase is under way: `cargo xtask rebase --continue` or `--abort`");
+    }
+    if options.base.is_none() && !is_under_way {
+        bail!("no rebase is under way");
+    }
+    let laid = || resolve(env, LAID).context("nothing was laid");
+    if options.abort {
+        lay(env, &laid()?)?;
+        println!("nothing was changed");
+        return Ok(0);
+    }
+    let mut git = git(env);
+    if let Some(what) = &options.base {
+        edit(env, &Options::default())?;
+        let (new, base) = source::named(env, what)?;
+        let old = source::ensure(env)?;
+        fs::write(new_base_file(env), base.text())?;
+        ui::output(env.git().args(["update-ref", NEW_BASE, &new]))?;
+        let from = Base::read(&env.repo)?.linux;
+        eprintln!("moving the series from Linux {from} to {}", base.linux);
+        git.args(["rebase", "--onto", &new, &old, BRANCH]);
+    } else if unfinished(env)?.is_some() {
+        git.args(["-c", "core.editor=true", "rebase", "--continue"]);
+    } else {
+        // The person has called `git rebase --continue` until the end.
+        return land(env);
+    }
+    let status = git.status()?;
     if unfinished(env)?.is_some() {
         bail!(
             "there are conflicts in {}: mend the files, `git add` them, then `cargo xtask rebase \
@@ -453,8 +463,8 @@ pub fn rebase(env: &Env, how: &Rebase) -> Result<()> {
             tree(env).display()
         );
     }
-    if !done.success() {
-        lay(env, &resolve(env, LAID).context("nothing was laid")?)?;
+    if !status.success() {
+        lay(env, &laid()?)?;
         bail!("git rebase failed; nothing was changed");
     }
     land(env)

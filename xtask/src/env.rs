@@ -16,7 +16,6 @@
 
 use anyhow::{bail, Context, Result};
 use std::{
-    cell::RefCell,
     env,
     fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
@@ -57,8 +56,6 @@ pub struct Env {
     pub toolchain: Toolchain,
     /// A kernel tree of the user's own.
     pub kernel: Option<PathBuf>,
-    /// A seeded bug, on top of the series: a directory of `xtask/mutants/`.
-    pub mutant: RefCell<Option<PathBuf>>,
     _lock: Option<File>,
 }
 
@@ -89,7 +86,6 @@ impl Env {
             cache,
             toolchain,
             kernel,
-            mutant: RefCell::new(None),
             _lock: None,
         })
     }
@@ -221,7 +217,6 @@ mod tests {
             cache: dir.clone(),
             toolchain: Toolchain::Host,
             kernel: None,
-            mutant: RefCell::new(None),
             _lock: None,
         };
         let mut first = new();

@@ -6,7 +6,6 @@
 //! diagnostics to that parser, and only one result a script would be left.
 
 use anyhow::Result;
-use std::{fs, path::Path};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -21,10 +20,29 @@ pub struct Case {
     pub outcome: Outcome,
 }
 
-fn case(name: impl Into<String>, outcome: Outcome) -> Case {
-    Case {
-        name: name.into(),
-        outcome,
+impl Case {
+    pub fn new(name: impl Into<String>, outcome: Outcome) -> Self {
+        Self {
+            name: name.into(),
+            outcome,
+        }
+    }
+
+    pub fn of(name: impl Into<String>, passed: bool) -> Self {
+        let outcome = if passed { Outcome::Pass } else { Outcome::Fail };
+        Self::new(name, outcome)
+    }
+
+    pub fn fail(name: impl Into<String>) -> Self {
+        Self::of(name, false)
+    }
+
+    /// An error is printed.
+    pub fn of_result(name: impl Into<String>, result: Result<()>) -> Self {
+        if let Err(error) = &result {
+            eprintln!("{error:#}");
+        }
+        Self::of(name, result.is_ok())
     }
 }
 
@@ -37,12 +55,10 @@ fn result(line: &str) -> Option<Case> {
     let (number, name) = rest.split_once(' ').unwrap_or((rest, ""));
     number.parse::<u32>().ok()?;
     let (name, directive) = name.split_once(" # ").unwrap_or((name, ""));
-    let outcome = match (good, directive.starts_with("SKIP")) {
-        (true, true) => Outcome::Skip,
-        (true, false) => Outcome::Pass,
-        (false, _) => Outcome::Fail,
-    };
-    Some(case(name.trim(), outcome))
+    if good && directive.starts_with("SKIP") {
+        return Some(Case::new(name.trim(), Outcome::Skip));
+    }
+    Some(Case::of(name.trim(), good))
 }
 
 fn plan(line: &str) -> Option<usize> {
@@ -55,7 +71,7 @@ pub fn program(output: &str) -> Vec<Case> {
     let planned = output.lines().find_map(plan);
     if planned != Some(cases.len()) {
         let name = format!("ran {} of {} tests", cases.len(), planned.unwrap_or(0));
-        cases.push(case(name, Outcome::Fail));
+        cases.push(Case::fail(name));
     }
     cases
 }
@@ -81,18 +97,18 @@ pub fn selftests(output: &str) -> Vec<Case> {
             let failed = inner.iter().any(|case| case.outcome == Outcome::Fail);
             let ran = inner.len();
             for check in inner.drain(..) {
-                cases.push(case(format!("{short}: {}", check.name), check.outcome));
+                cases.push(Case::new(format!("{short}: {}", check.name), check.outcome));
             }
             match inner_plan.take() {
-                None => cases.push(case(format!("{short}: ran no test"), Outcome::Fail)),
-                Some(0) => cases.push(case(format!("{short}: skipped"), Outcome::Skip)),
+                None => cases.push(Case::fail(format!("{short}: ran no test"))),
+                Some(0) => cases.push(Case::new(format!("{short}: skipped"), Outcome::Skip)),
                 Some(n) if n != ran => {
                     let name = format!("{short}: ran {ran} of {n} tests");
-                    cases.push(case(name, Outcome::Fail));
+                    cases.push(Case::fail(name));
                 }
                 Some(_) if script.outcome == Outcome::Fail && !failed => {
                     let name = format!("{short}: failed after its tests, or timed out");
-                    cases.push(case(name, Outcome::Fail));
+                    cases.push(Case::fail(name));
                 }
                 Some(_) => {}
             }
@@ -102,47 +118,18 @@ pub fn selftests(output: &str) -> Vec<Case> {
     }
     if !inner.is_empty() || outer_plan != Some(scripts) {
         for check in inner {
-            cases.push(case(format!("{running}: {}", check.name), check.outcome));
+            cases.push(Case::new(
+                format!("{running}: {}", check.name),
+                check.outcome,
+            ));
         }
         let name = format!(
             "the run ended after {scripts} of {} scripts",
             outer_plan.unwrap_or(0)
         );
-        cases.push(case(name, Outcome::Fail));
+        cases.push(Case::fail(name));
     }
     cases
-}
-
-/// Our cases in what `kunit.py --json` wrote.
-pub fn kunit(json: &Path) -> Result<Vec<Case>> {
-    fn walk(group: &serde_json::Value, suite: &str, cases: &mut Vec<Case>) {
-        let empty = Vec::new();
-        let list = |name: &str| group[name].as_array().unwrap_or(&empty).clone();
-        for test in list("test_cases") {
-            let name = format!("{suite}.{}", test["name"].as_str().unwrap_or("?"));
-            if ["blk_filter", "block_filter", "block_bio", "block_bdev"]
-                .iter()
-                .any(|ours| name.contains(ours))
-            {
-                let outcome = match test["status"].as_str() {
-                    Some("PASS") => Outcome::Pass,
-                    Some("SKIP") => Outcome::Skip,
-                    _ => Outcome::Fail,
-                };
-                cases.push(case(name, outcome));
-            }
-        }
-        for group in list("sub_groups") {
-            walk(&group, group["name"].as_str().unwrap_or("?"), cases);
-        }
-    }
-    let mut cases = Vec::new();
-    walk(
-        &serde_json::from_str(&fs::read_to_string(json)?)?,
-        "",
-        &mut cases,
-    );
-    Ok(cases)
 }
 
 #[cfg(test)]
@@ -152,10 +139,7 @@ mod tests {
     #[test]
     fn a_program_on_its_own() {
         let cases = program("TAP version 13\n1..2\nok 1 a: b\nnot ok 2 c\n# why\n");
-        assert_eq!(
-            cases,
-            [case("a: b", Outcome::Pass), case("c", Outcome::Fail)]
-        );
+        assert_eq!(cases, [Case::of("a: b", true), Case::fail("c")]);
         assert_eq!(program("1..2\nok 1 a\n").len(), 2);
         assert_eq!(program("")[0].outcome, Outcome::Fail);
     }
@@ -189,7 +173,7 @@ not ok 2 selftests: blkfilter: test_b.sh # exit=1
     fn each_check_counts() {
         let cases = selftests(GOOD);
         assert_eq!(cases.len(), 3);
-        assert_eq!(cases[1], case("test_a.sh: C7: detach", Outcome::Skip));
+        assert_eq!(cases[1], Case::new("test_a.sh: C7: detach", Outcome::Skip));
         assert_eq!(failures(GOOD), ["test_b.sh: C9: late call"]);
     }
 

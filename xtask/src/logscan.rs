@@ -12,7 +12,7 @@
 //! Between the two exactly one report must come, and `<text>` must be in one of its first lines.
 
 /// What a report starts with, or has near its start.
-const SIGNS: [&str; 26] = [
+const SIGNS: &[&str] = &[
     "cut here ]---",
     "BUG:",
     "WARNING:",
@@ -27,7 +27,6 @@ const SIGNS: [&str; 26] = [
     "lock inversion",
     "suspicious RCU usage",
     "detected stall",
-    "self-detected stall",
     "blocked for more than",
     "soft lockup",
     "scheduling while atomic",

@@ -26,7 +26,7 @@ const INIT: &str = include_str!("../guest/init.sh");
 
 /// Four levels of page tables: with five, KASAN misjudges addresses in an interrupt that comes while
 /// identify_cpu() rebuilds the feature bits.
-const MACHINE: [&str; 9] = [
+const MACHINE: &[&str] = &[
     "-M",
     "q35",
     "-cpu",

@@ -490,11 +490,27 @@ pub fn own_files(env: &Env) -> Result<Vec<String>> {
     Ok(series.last().keys().map(|path| path.to_string()).collect())
 }
 
-/// Name and id of each commit.
-pub fn commits(env: &Env) -> Result<Vec<(String, String)>> {
-    let (series, _, ids) = current(env)?;
-    let names = series.commits.into_iter().map(|commit| commit.name);
-    Ok(names.zip(ids).collect())
+#[derive(clap::Args)]
+pub struct Options {
+    #[arg(long, default_value = "patches")]
+    out: PathBuf,
+    /// Version of the series.
+    #[arg(short = 'v', default_value_t = 1)]
+    version: u32,
+    /// Apply them to a pristine kernel instead, and compare with what is built.
+    #[arg(long)]
+    check: bool,
+}
+
+/// `cargo xtask series`.
+pub fn run(env: &Env, options: &Options) -> Result<i32> {
+    if options.check {
+        return check(env);
+    }
+    for name in write(env, &options.out, options.version)? {
+        println!("{}", options.out.join(name).display());
+    }
+    Ok(0)
 }
 
 /// Writes the mailable patches, with a cover letter, into `out`; the names of their files.
@@ -540,7 +556,7 @@ pub fn write(env: &Env, out: &Path, version: u32) -> Result<Vec<String>> {
 
 /// Applies the written patches to a pristine base and compares with what is built; makes the stored
 /// series from its commits again and compares with what is stored.
-pub fn check(env: &Env) -> Result<()> {
+pub fn check(env: &Env) -> Result<i32> {
     let dir = env.cache.join("series-check");
     remove_all(&dir)?;
     let names = write(env, &dir.join("patches"), 1)?;
@@ -583,6 +599,6 @@ pub fn check(env: &Env) -> Result<()> {
             "{} patches apply and give the tree that is built",
             names.len() - 1
         );
-        Ok(())
+        Ok(0)
     })
 }

@@ -104,7 +104,8 @@ fn offered(env: &Env, package: &str) -> Result<Vec<String>> {
     Ok(out.lines().filter_map(version).collect())
 }
 
-/// Downloads a package and unpacks its kernel source into `into`.
+/// Downloads a package and unpacks its kernel source into `into`. Debian's `.gitignore` ignores all
+/// files at the top, which would hide new files from `git status`: that line goes.
 fn unpack(env: &Env, name: &str, version: &str, into: &Path) -> Result<Package> {
     let dir = env.cache.join("source");
     fs::create_dir_all(&dir)?;
@@ -117,6 +118,7 @@ fn unpack(env: &Env, name: &str, version: &str, into: &Path) -> Result<Package> 
     }
     let text = "dpkg-deb --fsys-tarfile \"$1\" | tar xO \"./usr/src/$2.tar.xz\" |
          tar xJ --strip-components=1 -C \"$3\"
+         sed -i '/^\\/\\*$/d' \"$3/.gitignore\"
          sha256sum \"$1\"";
     let sum = script(env, &dir, text, &[&file, name, &into.to_string_lossy()])?;
     Ok(Package {

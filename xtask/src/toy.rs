@@ -3,7 +3,7 @@
 
 use crate::{
     absorb,
-    edit::{self, Rebase},
+    edit::{self, Options, Rebase},
     env::{Env, Toolchain},
     series::{self, Series},
     source::Base,
@@ -149,7 +149,7 @@ impl Toy {
 
     fn laid(name: &str) -> Self {
         let toy = Self::new(name);
-        edit::edit(&toy.0, false).unwrap();
+        edit::edit(&toy.0, &Options::default()).unwrap();
         toy
     }
 
@@ -190,7 +190,7 @@ fn round_trip() {
     toy.commit();
     let landed = toy.content();
     fs::remove_dir_all(&tree).unwrap();
-    edit::edit(&toy.0, false).unwrap();
+    edit::edit(&toy.0, &Options::default()).unwrap();
     assert_eq!(trees(&tree), mine);
     edit::land(&toy.0).unwrap();
     assert_eq!(toy.content(), landed);
@@ -282,12 +282,14 @@ fn what_cannot_be_taken_is_refused() {
     back();
     put(toy.repo().join("block/new.c"), "a\nB\nx\ny\nc\nd\n");
     toy.refused_after_absorbing();
-    edit::edit(&toy.0, true).unwrap();
+    edit::edit(&toy.0, &Options { discard: true }).unwrap();
     edit::land(&toy.0).unwrap();
     let mut env = Env::new(Toolchain::Host, Some(toy.linux()));
     if let Ok(env) = &mut env {
         env.cache.clone_from(&toy.0.cache);
-        let error = edit::edit(env, false).unwrap_err().to_string();
+        let error = edit::edit(env, &Options::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("--kernel"), "{error}");
     }
 }
@@ -306,7 +308,9 @@ fn work_that_was_not_landed_stays() {
     let tree = toy.tree();
     put(tree.join("block/new.c"), "mine\n");
     let refused = |word: &str| {
-        let error = edit::edit(&toy.0, false).unwrap_err().to_string();
+        let error = edit::edit(&toy.0, &Options::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(word), "{error}");
         assert_eq!(
             fs::read_to_string(tree.join("block/new.c")).unwrap(),
@@ -322,7 +326,7 @@ fn work_that_was_not_landed_stays() {
         fs::read_to_string(toy.linux().join("block/new.c")).unwrap(),
         SECOND
     );
-    edit::edit(&toy.0, true).unwrap();
+    edit::edit(&toy.0, &Options { discard: true }).unwrap();
     assert_eq!(
         fs::read_to_string(tree.join("block/new.c")).unwrap(),
         SECOND
@@ -352,7 +356,12 @@ fn absorbed(name: &str, text: &str, into: Option<&str>) -> Result<(String, Strin
     let toy = Toy::new(name);
     put(toy.repo().join("block/new.c"), text);
     let before = toy.content();
-    if let Err(error) = absorb::absorb(&toy.0, into) {
+    if let Err(error) = absorb::absorb(
+        &toy.0,
+        &absorb::Options {
+            into: into.map(str::to_string),
+        },
+    ) {
         assert_eq!(toy.content(), before);
         return Err(error);
     }
@@ -423,7 +432,13 @@ fn files_come_and_go() {
         error.contains("tools/more.sh: no commit has this file"),
         "{error}"
     );
-    absorb::absorb(&toy.0, Some("three")).unwrap();
+    absorb::absorb(
+        &toy.0,
+        &absorb::Options {
+            into: Some("three".into()),
+        },
+    )
+    .unwrap();
     assert_eq!(toy.at(3, "tools/more.sh"), "more\n");
     git(&toy.repo(), "add -A");
     fs::remove_file(toy.repo().join("block/new.c")).unwrap();
@@ -471,7 +486,24 @@ fn series_moves_to_another_kernel() {
         other.join("Makefile"),
         "VERSION = 7\nPATCHLEVEL = 4\nSUBLEVEL = 0\n",
     );
-    let start = |dir: &Path| edit::rebase(&toy.0, &Rebase::Start(dir.display().to_string()));
+    let start = |dir: &Path| {
+        let base = Some(dir.display().to_string());
+        edit::rebase(
+            &toy.0,
+            &Rebase {
+                base,
+                ..Rebase::default()
+            },
+        )
+    };
+    let abort_it = Rebase {
+        abort: true,
+        ..Rebase::default()
+    };
+    let go_on = Rebase {
+        r#continue: true,
+        ..Rebase::default()
+    };
     start(&other).unwrap();
     let base = Base::read(&toy.repo()).unwrap();
     assert_eq!((base.linux.as_str(), &base.package), ("7.4.0", &None));
@@ -507,22 +539,20 @@ fn series_moves_to_another_kernel() {
             "{core}"
         );
         if abort {
-            edit::rebase(&toy.0, &Rebase::Abort).unwrap();
+            edit::rebase(&toy.0, &abort_it).unwrap();
             assert_eq!(toy.content(), moved);
-            assert!(edit::rebase(&toy.0, &Rebase::Abort).is_err());
+            assert!(edit::rebase(&toy.0, &abort_it).is_err());
             continue;
         }
         // Not mended yet.
-        let error = edit::rebase(&toy.0, &Rebase::Continue)
-            .unwrap_err()
-            .to_string();
+        let error = edit::rebase(&toy.0, &go_on).unwrap_err().to_string();
         assert!(error.contains("conflicts"), "{error}");
         put(
             toy.tree().join("block/core.c"),
             "zero\none\nII\nthree\nfour\nfive\n",
         );
         git(&toy.tree(), "add -A");
-        edit::rebase(&toy.0, &Rebase::Continue).unwrap();
+        edit::rebase(&toy.0, &go_on).unwrap();
     }
     assert_eq!(Base::read(&toy.repo()).unwrap().linux, "7.3.4");
     assert_eq!(

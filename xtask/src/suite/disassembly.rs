@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+//! With `CONFIG_BLK_FILTER=n` not an instruction of `block/` differs from the kernel without the
+//! series.
+
+use crate::{
+    build::{self, Build},
+    env::Env,
+    ktap::Case,
+    ui,
+};
+use anyhow::{bail, Result};
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+/// The instructions of each object in `block/`, built from `source`, by the object's path.
+fn objects(env: &Env, name: &str, source: PathBuf) -> Result<BTreeMap<String, String>> {
+    let fragment = build::fragment(env, &["plain", "without", "objects"])?;
+    let build = Build {
+        source,
+        ..Build::named(env, &format!("objects-{name}"))
+    };
+    ui::step(&format!("build block/ of the {name}"), |step| {
+        build.configure_what_is_there(&fragment, step)?;
+        let log = env.log(&format!("objects-{name}"));
+        ui::run_logged(build.make().args(["-s", "block/"]), &log, step)
+    })?;
+    let mut objects = BTreeMap::new();
+    for dir in ["block", "block/partitions"] {
+        for entry in fs::read_dir(build.dir.join(dir))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "o") {
+                let mut objdump = env.tool_in(&build.dir, "llvm-objdump", &[]);
+                objdump.args(["-d", "-r", "--no-show-raw-insn"]).arg(&path);
+                // The first lines have the name of the file.
+                let lines: Vec<String> = ui::output(&mut objdump)?
+                    .lines()
+                    .skip(3)
+                    .map(str::to_string)
+                    .collect();
+                let name = path.strip_prefix(&build.dir)?.display().to_string();
+                objects.insert(name, lines.join("\n"));
+            }
+        }
+    }
+    if objects.len() < 50 {
+        bail!("only {} objects were built from block/", objects.len());
+    }
+    Ok(objects)
+}
+
+pub fn run(env: &Env) -> Result<Vec<Case>> {
+    build::prepare(env)?;
+    let base = objects(
+        env,
+        "base",
+        build::worktree(env, "base", &source::ensure(env)?)?,
+    )?;
+    let series = objects(env, "series", env.linux())?;
+    println!("{} and {} objects compared", base.len(), series.len());
+    for name in base.keys().chain(series.keys()) {
+        let [base, series] = [&base, &series].map(|all| all.get(name).map_or("", |s| s));
+        if base != series {
+            let lines = base.lines().zip(series.lines());
+            let at = lines.take_while(|(a, b)| a == b).count();
+            eprintln!("{name} differs, first in line {at} of its disassembly:");
+            for text in [base, series] {
+                eprintln!("    {}", text.lines().nth(at).unwrap_or("(its end)"));
+            }
+        }
+    }
+    let name = "C2: CONFIG_BLK_FILTER=n: the same instructions in block/";
+    Ok(vec![Case::of(name, base == series)])
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+//! clippy and rustdoc with the kernel's settings.
+
+use crate::{
+    build::{self, Build, Flavour},
+    env::Env,
+    ktap::Case,
+    ui,
+};
+use anyhow::Result;
+use std::fs;
+
+/// Builds `target`, and before that the kernel crate, for user mode with clippy and with `options`;
+/// a warning is an error.
+fn clippy(env: &Env, name: &str, options: &str, target: &str) -> Case {
+    let fragment = format!(
+        "CONFIG_64BIT=y\nCONFIG_EXPERT=y\nCONFIG_MODULES=y\nCONFIG_RUST=y\nCONFIG_WERROR=y\n\
+         {options}"
+    );
+    let build = Build::user_mode(env, &format!("clippy-{name}"));
+    let name = format!("clippy {name}");
+    let built = ui::step(&name, |step| {
+        build.configure(&fragment, step)?;
+        let mut make = build.make();
+        ui::run_logged(make.args(["CLIPPY=1", target]), &env.log("clippy"), step)
+    });
+    Case::of_result(name, built)
+}
+
+/// The documentation of the kernel crate, without a warning about a file in `kernel/block/`.
+fn rustdoc(env: &Env) -> Result<Case> {
+    build::kernel(env, Flavour::Plain)?;
+    let log = env.log("rustdoc");
+    ui::step("rustdoc", |step| {
+        let mut make = Build::of(env, Flavour::Plain).make();
+        ui::run_logged(make.arg("rustdoc"), &log, step)
+    })?;
+    let text = fs::read_to_string(&log)?;
+    let is_ours = |line: &&str| line.contains("--> ") && line.contains("kernel/block/");
+    let ours: Vec<&str> = text.lines().filter(is_ours).collect();
+    if !ours.is_empty() {
+        eprintln!("--- rustdoc, see {}:\n{}", log.display(), ours.join("\n"));
+    }
+    Ok(Case::of("rustdoc", ours.is_empty()))
+}
+
+pub fn run(env: &Env) -> Result<Vec<Case>> {
+    build::prepare(env)?;
+    let plain = build::fragment(env, &["plain"])?;
+    let samples: String = plain
+        .split_inclusive('\n')
+        .filter(|line| line.starts_with("CONFIG_SAMPLE"))
+        .collect();
+    let (without, with) = (
+        "CONFIG_BLOCK=y\nCONFIG_BLK_FILTER=n\n",
+        "CONFIG_BLOCK=y\nCONFIG_BLK_FILTER=y\n",
+    );
+    Ok(vec![
+        clippy(env, "crate-without-block", "CONFIG_BLOCK=n\n", "prepare"),
+        clippy(env, "crate-without-filters", without, "prepare"),
+        clippy(env, "crate", with, "prepare"),
+        clippy(
+            env,
+            "samples",
+            &(with.to_string() + &samples),
+            "samples/rust/",
+        ),
+        rustdoc(env)?,
+    ])
+}

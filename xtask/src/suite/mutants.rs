@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `cargo xtask mutants`: kernels with seeded bugs, each of which a test has to catch.
+
+use super::selftests;
+use crate::{
+    build::Flavour,
+    env::Env,
+    ktap::{Case, Outcome},
+    ui,
+};
+use anyhow::{bail, Context, Result};
+use std::{fs, path::PathBuf, slice};
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Only the bugs with this in their names.
+    #[arg(long, value_name = "PATTERN", default_value = "")]
+    only: String,
+}
+
+/// A seeded bug, `xtask/mutants/<name>/diff`, and what has to catch it: the file `test` there names
+/// a script and a clause.
+struct Mutant {
+    name: String,
+    dir: PathBuf,
+    script: String,
+    clause: String,
+}
+
+fn mutants(env: &Env) -> Result<Vec<Mutant>> {
+    let mut mutants = Vec::new();
+    for entry in fs::read_dir(env.repo.join("xtask/mutants"))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let test = fs::read_to_string(entry.path().join("test"))
+            .with_context(|| format!("{name} has no `test`"))?;
+        let (script, clause) = test
+            .trim()
+            .split_once(' ')
+            .with_context(|| format!("{name}/test: no script and clause"))?;
+        mutants.push(Mutant {
+            name,
+            dir: entry.path(),
+            script: script.into(),
+            clause: clause.into(),
+        });
+    }
+    mutants.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(mutants)
+}
+
+/// Whether a check of the script failed that names the clause.
+fn is_caught(mutant: &Mutant, cases: &[Case]) -> bool {
+    let start = format!("{}: {}:", mutant.script, mutant.clause);
+    let caught = |case: &Case| case.outcome == Outcome::Fail && case.name.starts_with(&start);
+    cases.iter().any(caught)
+}
+
+/// Builds the kernel with each seeded bug; the bug's test has to fail there, and to pass without
+/// the bug.
+pub fn run(env: &Env, options: &Options) -> Result<i32> {
+    let mut mutants = mutants(env)?;
+    mutants.retain(|mutant| mutant.name.contains(&options.only));
+    if mutants.is_empty() {
+        bail!("no seeded bug has {} in its name", options.only);
+    }
+    let mut scripts: Vec<String> = mutants.iter().map(|m| m.script.clone()).collect();
+    scripts.sort();
+    scripts.dedup();
+    let mut cases = selftests::in_guest(env, Flavour::Plain, &scripts, false, None)?;
+    cases.retain(|case| case.outcome != Outcome::Pass);
+    if !cases.is_empty() {
+        bail!("the tests do not pass without a seeded bug: {cases:?}");
+    }
+    let mut count = 0;
+    for mutant in &mutants {
+        eprintln!("--- {}", mutant.name);
+        let script = slice::from_ref(&mutant.script);
+        let cases = selftests::in_guest(env, Flavour::Plain, script, false, Some(&mutant.dir));
+        let caught = cases.as_ref().is_ok_and(|cases| is_caught(mutant, cases));
+        if let Err(error) = cases {
+            eprintln!("{error:#}");
+        }
+        count += caught as usize;
+        let verdict = if caught { "caught" } else { "NOT CAUGHT" };
+        println!(
+            "{verdict}: {}, by {} {}",
+            mutant.name, mutant.script, mutant.clause
+        );
+    }
+    ui::print_times();
+    println!("caught {count}/{}", mutants.len());
+    Ok((count < mutants.len()) as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Toolchain;
+
+    #[test]
+    fn a_mutant_is_caught_by_its_clause_only() {
+        let mutant = Mutant {
+            name: "x".into(),
+            dir: PathBuf::from("x"),
+            script: "test_a.sh".into(),
+            clause: "C7".into(),
+        };
+        let caught = |name: &str, ok| is_caught(&mutant, &[Case::of(name, ok)]);
+        assert!(caught("test_a.sh: C7: x", false));
+        assert!(!caught("test_a.sh: C7: x", true));
+        assert!(!caught("test_a.sh: C71: x", false));
+        assert!(!caught("test_b.sh: C7: x", false));
+        assert!(!is_caught(&mutant, &[]));
+    }
+
+    #[test]
+    fn every_mutant_has_a_diff_and_a_script() {
+        let env = Env::new(Toolchain::Host, None).unwrap();
+        let all = selftests::scripts(&env).unwrap();
+        for mutant in mutants(&env).unwrap() {
+            assert!(all.contains(&mutant.script), "{}", mutant.name);
+            assert!(mutant.dir.join("diff").exists(), "{}", mutant.name);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The kernel selftests of `tools/testing/selftests/blkfilter`, in a guest.
+
+use super::{log_case, not_run, Options};
+use crate::{
+    build::{self, Flavour},
+    env::Env,
+    ktap::{self, Case},
+    qemu, ui,
+};
+use anyhow::{bail, Result};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+const DIR: &str = "tools/testing/selftests/blkfilter";
+
+/// The scripts of the selftests, as their Makefile lists them.
+pub fn scripts(env: &Env) -> Result<Vec<String>> {
+    let text = fs::read_to_string(env.repo.join(DIR).join("Makefile"))?;
+    let name = |line: &str| Some(line.strip_prefix("TEST_PROGS += ")?.trim().to_string());
+    Ok(text.lines().filter_map(name).collect())
+}
+
+/// The scripts that `xtask/FILE` names.
+fn listed(env: &Env, file: &str) -> Result<Vec<String>> {
+    let text = fs::read_to_string(env.repo.join("xtask").join(file))?;
+    Ok(text.lines().map(str::to_string).collect())
+}
+
+/// Runs all scripts or those that the file `list` names; `--only` overrules both.
+pub fn run(
+    env: &Env,
+    flavour: Flavour,
+    list: Option<&str>,
+    options: &Options,
+) -> Result<Vec<Case>> {
+    let mut chosen = scripts(env)?;
+    if let Some(pattern) = options.pattern() {
+        chosen.retain(|script| script.contains(pattern));
+        if chosen.is_empty() {
+            bail!("no suite is named {pattern}, and no selftest has {pattern} in its name");
+        }
+    } else if let Some(list) = list {
+        // A part of the scripts runs to be quick, or with a slow detector: never for long.
+        return in_guest(env, flavour, &listed(env, list)?, false, None);
+    }
+    in_guest(env, flavour, &chosen, options.full, None)
+}
+
+/// Runs `scripts` in one guest, for long if `full`; with a seeded bug if there is one.
+pub fn in_guest(
+    env: &Env,
+    flavour: Flavour,
+    scripts: &[String],
+    full: bool,
+    mutant: Option<&Path>,
+) -> Result<Vec<Case>> {
+    let kernel = build::kernel_with(env, flavour, mutant)?;
+    let install = build::selftests(env, flavour, &kernel)?;
+    // A debug kernel takes longer for everything, and a full run repeats what takes long.
+    let patience = match full || flavour != Flavour::Plain {
+        true => " -o 2700",
+        false => "",
+    };
+    let rounds = if full { "BLKFILTER_ROUNDS=200 " } else { "" };
+    let tests: String = scripts
+        .iter()
+        .map(|script| format!(" -t blkfilter:{script}"))
+        .collect();
+    let mut guest = qemu::Guest::new(
+        &kernel,
+        format!(
+            "cp -r /mnt/share /tmp/selftests && cd /tmp/selftests && \
+             echo first test line && {rounds}./run_kselftest.sh{patience}{tests}"
+        ),
+    );
+    guest.share = Some(install);
+    guest.cpus = 4;
+    guest.kmemleak = flavour == Flavour::Debug;
+    // The guest gets a disk /dev/pmem0.
+    guest.cmdline = "memmap=64M!1G".into();
+    let mut seconds = if flavour == Flavour::Plain {
+        2700
+    } else {
+        5400
+    };
+    if full {
+        seconds *= 3;
+    }
+    if mutant.is_some() {
+        // An oops is how some bugs show themselves to the test. Other bugs hang the guest after
+        // the check has failed.
+        guest.cmdline += " sysctl.kernel.panic_on_oops=0";
+        seconds = 120;
+    }
+    guest.timeout = Duration::from_secs(seconds);
+    let name = format!("selftests on the {} kernel", flavour.name());
+    ui::step(&name, |_| {
+        let since = Instant::now();
+        let mut output = String::new();
+        let outcome = qemu::run(env, &guest, |line| {
+            if output.is_empty() {
+                let took = since.elapsed().as_secs_f64();
+                eprintln!("    boot to the first test line: {took:.1} s");
+            } else {
+                qemu::print(line);
+            }
+            output += line;
+        });
+        let mut cases = ktap::selftests(&output);
+        match outcome {
+            Ok(outcome) => {
+                if flavour == Flavour::Kcsan && !outcome.log.contains("kcsan: enabled") {
+                    bail!("KCSAN is not at work in this kernel");
+                }
+                cases.extend(not_run(scripts, &cases));
+                let (ours, others): (Vec<_>, Vec<_>) =
+                    outcome.splats.iter().partition(|splat| is_ours(splat));
+                cases.extend(ours.iter().map(|splat| log_case(splat)));
+                if flavour == Flavour::Kcsan {
+                    eprintln!("    {} data races of code that is not ours", others.len());
+                    for splat in &others {
+                        eprintln!("      {}", splat.lines().next().unwrap_or_default());
+                    }
+                }
+            }
+            // The checks that ran before the guest died count.
+            Err(error) if !cases.is_empty() => {
+                eprintln!("{error:#}");
+                cases.push(Case::fail("the guest came to no good end"));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(cases)
+    })
+}
+
+/// Whether a report is about the series. The block layer has data races that are none of ours, and
+/// KCSAN reports them too. An upstream function that our code is inlined into counts as ours.
+fn is_ours(splat: &str) -> bool {
+    let head = splat.lines().next().unwrap_or_default();
+    let names = ["filter", "blkf", "changetrack", "blkerror", "blkdelay"];
+    let with_ours_inlined = [
+        "submit_bio_noacct",
+        "bio_endio",
+        "bio_clone",
+        "bio_init",
+        "bio_reset",
+        "bdev_set_nr_sectors",
+        "bdev_free_inode",
+        "bdev_evict_inode",
+        "add_partition",
+        "drop_partition",
+        "del_gendisk",
+    ];
+    let has = |names: &[&str]| names.iter().any(|name| head.contains(name));
+    !head.contains("KCSAN:") || has(&names) || has(&with_ours_inlined)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Toolchain;
+
+    #[test]
+    fn every_script_is_in_the_makefile() {
+        let env = Env::new(Toolchain::Host, None).unwrap();
+        let is_script = |name: &String| {
+            let number = name
+                .strip_suffix(".sh")
+                .and_then(|name| name.rsplit('_').next());
+            name.starts_with("test_") && number.is_some_and(|n| n.parse::<u8>().is_ok())
+        };
+        let mut files: Vec<String> = fs::read_dir(env.repo.join(DIR))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(is_script)
+            .collect();
+        files.sort();
+        let mut all = scripts(&env).unwrap();
+        all.sort();
+        assert_eq!(all, files);
+        for list in ["smoke", "kcsan"] {
+            for script in listed(&env, list).unwrap() {
+                assert!(all.contains(&script), "xtask/{list} names {script}");
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The kernel's own checks of our files, and whether the seeded bugs apply.
+
+use super::command;
+use crate::{build, env::Env, ktap::Case, series, ui};
+use anyhow::Result;
+use std::fs;
+
+/// The program that checks a file, with its arguments.
+fn checker(file: &str) -> Option<(&'static str, &'static [&'static str])> {
+    let core = file.starts_with("block/blk-filter") && file.ends_with(".c");
+    if file.contains("/compile_fail/") {
+        // Some lines of these files exclude each other.
+        None
+    } else if file.ends_with(".rs") {
+        Some(("rustfmt", RUSTFMT))
+    } else if core || file == "include/linux/blk-filter.h" {
+        Some(("scripts/kernel-doc", &["-none", "-Werror"]))
+    } else {
+        None
+    }
+}
+
+/// rustfmt and kernel-doc for each file; each seeded bug must apply.
+pub fn run(env: &Env) -> Result<Vec<Case>> {
+    build::prepare(env)?;
+    ui::step("the kernel's own checks", |_| {
+        let mut cases = Vec::new();
+        for entry in fs::read_dir(env.repo.join("xtask/mutants"))? {
+            let dir = entry?.path();
+            let name = dir.file_name().unwrap_or_default().to_string_lossy();
+            let mut git = env.git();
+            git.args(["apply", "--check"]).arg(dir.join("diff"));
+            cases.push(command(format!("seeded bug {name} applies"), git)?);
+        }
+        for file in series::own_files(env)? {
+            if let Some((program, args)) = checker(&file) {
+                let mut check = env.tool_in(&env.linux(), program, &[]);
+                check.args(args).arg(&file);
+                cases.push(command(format!("{program} {file}"), check)?);
+            }
+        }
+        Ok(cases)
+    })
+}
