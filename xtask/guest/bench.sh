@@ -2,7 +2,8 @@
 #
 # What a bio costs, inside the guest. The host sets PART, to one of the parts below,
 # and ONLY. A line that starts with "row" is one of the table: name, median, mean. One
-# that starts with "time" is one of times: name, median, 99th percentile.
+# that starts with "time" is one of times: name, median, 99th percentile. One that starts
+# with "bytes" is another figure.
 
 fail() { echo "FAILED: $*"; exit 1; }
 
@@ -156,7 +157,7 @@ row "4 KiB write: dm-era, 4 KiB blocks" /dev/mapper/bench write
 without_udev
 if [ -z "$ONLY" ]; then
 	echo "/dev/nullb0 1 stack" > $bench || fail "stack"
-	echo "stack $(cut -d' ' -f1 $bench)"
+	echo "bytes of stack from submission to the filter: $(cut -d' ' -f1 $bench)"
 fi
 
 # Many devices.
@@ -174,4 +175,4 @@ before=$(free)
 for ((n = 63; n < 1023; n++)); do attach ram$n c_pass; done
 after=$(free)
 row "C: passes, one device of 1,024 with a filter" /dev/nullb0
-echo "memory $(((before - after) * 1024 / 960))"
+echo "bytes of memory per filter: $(((before - after) * 1024 / 960))"

@@ -9,8 +9,9 @@ use crate::{
     env::Env,
     qemu, source, ui,
 };
-use anyhow::{bail, Result};
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use anyhow::{bail, Context, Result};
+use serde_json::json;
+use std::{fs, iter, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 /// The rows that others are compared with.
 const NOTHING: &str = "nothing attached anywhere";
@@ -85,23 +86,16 @@ fn names(part: &str) -> Vec<String> {
 /// What a row is compared with: the same job without filters in the kernel or, if that was not run,
 /// with nothing attached.
 fn base(rows: &[Row], row: &Row) -> i64 {
-    let base = |end: &str| {
-        let job = |name: &str| name.strip_suffix(end).map(str::to_string);
-        rows.iter()
-            .filter_map(|base| Some((job(&base.name)?, base.median)))
-            .filter(|(job, _)| row.name.starts_with(job.as_str()))
-            .max_by_key(|(job, _)| job.len())
+    let jobs = |end| {
+        let job =
+            move |base: &'_ Row| Some((base.name.strip_suffix(end)?.to_string(), base.median));
+        rows.iter().filter_map(job)
     };
-    match (base(WITHOUT), base(NOTHING)) {
-        (Some((job, bare)), Some((other, nothing))) => {
-            if job.len() >= other.len() {
-                bare
-            } else {
-                nothing
-            }
-        }
-        (one, other) => one.or(other).map_or(0, |(_, median)| median),
-    }
+    jobs(NOTHING)
+        .chain(jobs(WITHOUT))
+        .filter(|(job, _)| row.name.starts_with(job))
+        .max_by_key(|(job, _)| job.len())
+        .map_or(0, |(_, median)| median)
 }
 
 /// The lines for times, as multiples of the grace period that was measured beside them.
@@ -160,15 +154,12 @@ pub struct Options {
     plot: Option<PathBuf>,
 }
 
-/// What a part of the script printed.
-struct Printed {
-    /// The first is the calibration.
-    rows: Vec<Row>,
-    /// Other figures.
-    lines: Vec<String>,
-}
-
-fn part(env: &Env, name: &str, flavour: Flavour, cpus: u32, only: &str) -> Result<Printed> {
+/// Runs a part of the script: its rows, and its lines with other figures.
+fn part(
+    env: &Env,
+    (name, flavour, cpus): (&str, Flavour, u32),
+    only: &str,
+) -> Result<(Vec<Row>, Vec<String>)> {
     let kernel = build::kernel(env, flavour)?;
     let script = format!("PART={name} ONLY='{only}'\n{SCRIPT}");
     let mut guest = qemu::Guest::new(&kernel, script);
@@ -181,7 +172,7 @@ fn part(env: &Env, name: &str, flavour: Flavour, cpus: u32, only: &str) -> Resul
     let outcome = ui::step(&format!("the bench, part {name}"), |_| {
         qemu::run(env, &guest, |line| match line.split(' ').next() {
             Some("row") => rows.extend(row(line)),
-            Some("time" | "stack" | "memory") => lines.push(line.trim().to_string()),
+            Some("time" | "bytes") => lines.push(line.trim().to_string()),
             _ => qemu::print(line),
         })
     })?;
@@ -192,11 +183,12 @@ fn part(env: &Env, name: &str, flavour: Flavour, cpus: u32, only: &str) -> Resul
     if rows.len() != wanted + 1 {
         bail!("{} of {} rows came", rows.len(), wanted + 1);
     }
-    println!("{}: {}", rows[0].name, rows[0].median);
-    if !(2000..=2010).contains(&rows[0].median) {
+    let calibration = rows.remove(0);
+    println!("{}: {}", calibration.name, calibration.median);
+    if !(2000..=2010).contains(&calibration.median) {
         bail!("a nanosecond of this guest is no instruction");
     }
-    Ok(Printed { rows, lines })
+    Ok((rows, lines))
 }
 
 /// A second opinion: pairs of runs in user-mode Linux, natively. Name, and each pair's ratio.
@@ -238,110 +230,91 @@ fn user_mode(env: &Env) -> Result<Vec<(String, Vec<f64>)>> {
     Ok(pairs)
 }
 
+/// Prints a table, unless it has no rows.
+fn print(title: &str, columns: &str, rows: impl Iterator<Item = (String, Vec<String>)>) {
+    let head = columns.split(' ').map(str::to_string).collect();
+    let mut rows = rows.peekable();
+    if rows.peek().is_some() {
+        println!();
+        for (name, cells) in iter::once((title.to_string(), head)).chain(rows) {
+            let cells: String = cells.iter().map(|cell| format!(" {cell:>8}")).collect();
+            println!("{name:<46}{cells}");
+        }
+    }
+}
+
 /// Runs the rows with `only` in their names, and those that they are compared with.
 pub fn run(env: &Env, options: &Options) -> Result<i32> {
     let only = options.only.as_str();
     let (mut rows, mut lines) = (Vec::new(), Vec::new());
-    for (name, flavour, cpus) in PARTS {
-        if names(name).iter().any(|name| name.contains(only)) {
-            let printed = part(env, name, flavour, cpus, only)?;
-            rows.extend(printed.rows.into_iter().skip(1));
-            lines.extend(printed.lines);
+    for this in PARTS {
+        if names(this.0).iter().any(|name| name.contains(only)) {
+            let (more_rows, more_lines) = part(env, this, only)?;
+            rows.extend(more_rows);
+            lines.extend(more_lines);
         }
     }
-    let user_mode_wanted = USER_MODE.contains(only);
-    if rows.is_empty() && !user_mode_wanted {
-        let mut all: Vec<String> = PARTS.iter().flat_map(|(name, ..)| names(name)).collect();
-        all.push(USER_MODE.into());
-        bail!(
-            "no row has {only} in its name; there are: {}",
-            all.join(", ")
-        );
-    }
-
-    if !rows.is_empty() {
-        println!(
-            "\n{:<46} {:>8} {:>8} {:>8}",
-            "instructions per bio", "median", "mean", "over"
-        );
-    }
-    for row in &rows {
-        let over = row.median - base(&rows, row);
-        println!(
-            "{:<46} {:>8} {:>8} {:>+8}",
-            row.name, row.median, row.mean, over
-        );
+    let in_user_mode = USER_MODE.contains(only);
+    if rows.is_empty() && !in_user_mode {
+        let all: Vec<String> = PARTS.iter().flat_map(|(name, ..)| names(name)).collect();
+        let all = all.join(", ");
+        bail!("no row has {only} in its name; there are: {all}, {USER_MODE}");
     }
     let times = times(&lines);
-    if !times.is_empty() {
-        println!("\n{:<46} {:>8} {:>8}", "in grace periods", "median", "p99");
-    }
-    for (name, median, p99) in &times {
-        println!("{name:<46} {median:>8.2} {p99:>8.2}");
-    }
     let mut figures = Vec::new();
-    for line in &lines {
-        match line.split_once(' ') {
-            Some(("stack", bytes)) => figures.push((
-                "bytes of stack from submission to the filter",
-                bytes.parse()?,
-            )),
-            Some(("memory", bytes)) => figures.push(("bytes of memory per filter", bytes.parse()?)),
-            _ => {}
-        }
+    for line in lines.iter().filter(|line| line.starts_with("bytes ")) {
+        let (name, bytes) = line.rsplit_once(": ").context("no figure")?;
+        figures.push((name, bytes.parse::<i64>()?));
     }
     if only.is_empty() {
         let size = |flavour| build::text_size(env, flavour);
         let bytes = size(Flavour::Plain)? - size(Flavour::Without)?;
         figures.push(("bytes of text and constants in vmlinux", bytes));
-        println!();
     }
+
+    let over = |row: &Row| row.median - base(&rows, row);
+    let table = rows.iter().map(|row| {
+        let over = format!("{:+}", over(row));
+        let cells = vec![row.median.to_string(), row.mean.to_string(), over];
+        (row.name.clone(), cells)
+    });
+    print("instructions per bio", "median mean over", table);
+    let table = times.iter().map(|(name, median, p99)| {
+        let cells = [median, p99].map(|time| format!("{time:.2}"));
+        (name.clone(), cells.to_vec())
+    });
+    print("in grace periods", "median p99", table);
+    println!();
     for (name, bytes) in &figures {
         println!("{name:<46} {bytes:>8}");
     }
-
-    let pairs = if user_mode_wanted {
-        user_mode(env)?
-    } else {
-        Vec::new()
-    };
-    if !pairs.is_empty() {
-        println!(
-            "\n{:<46} {:>8} {:>8} {:>8}",
-            format!("{USER_MODE}, time relative to no filter"),
-            "median",
-            "least",
-            "most"
-        );
+    let mut pairs = Vec::new();
+    if in_user_mode {
+        pairs = user_mode(env)?;
     }
-    for (name, ratios) in &pairs {
-        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-        println!(
-            "{name:<46} {:>8.3} {least:>8.3} {most:>8.3}",
-            ratios[ratios.len() / 2]
-        );
-    }
+    let table = pairs.iter().map(|(name, all): &(String, Vec<f64>)| {
+        let cells = [all[all.len() / 2], all[0], all[all.len() - 1]];
+        (
+            name.clone(),
+            cells.map(|ratio| format!("{ratio:.3}")).to_vec(),
+        )
+    });
+    let title = format!("{USER_MODE}, time relative to no filter");
+    print(&title, "median least most", table);
 
     let version = source::version(&env.linux())?;
     if let Some(path) = &options.json {
-        let list: Vec<serde_json::Value> = rows
-            .iter()
-            .map(|row| {
-                serde_json::json!({
-                    "name": row.name, "median": row.median, "mean": row.mean,
-                    "over": row.median - base(&rows, row),
-                })
+        let row = |row: &Row| {
+            json!({
+                "name": row.name, "median": row.median, "mean": row.mean, "over": over(row),
             })
-            .collect();
-        let times: Vec<serde_json::Value> = times
-            .iter()
-            .map(|(name, median, p99)| {
-                serde_json::json!({ "name": name, "median": median, "p99": p99 })
-            })
-            .collect();
-        let all = serde_json::json!({
-            "kernel": version, "unit": "instructions", "rows": list,
-            "grace_periods": times, "bytes": figures, "user_mode": pairs,
+        };
+        let time = |(name, median, p99): &(String, f64, f64)| json!({ "name": name, "median": median, "p99": p99 });
+        let all = json!({
+            "kernel": version, "unit": "instructions",
+            "rows": rows.iter().map(row).collect::<Vec<_>>(),
+            "grace_periods": times.iter().map(time).collect::<Vec<_>>(),
+            "bytes": figures, "user_mode": pairs,
         });
         fs::write(path, format!("{all:#}\n"))?;
     }
@@ -396,7 +369,7 @@ mod tests {
     fn times_are_multiples() {
         let lines = [
             "time grace period: 100 200",
-            "stack 5",
+            "bytes of stack: 5",
             "time attach: 50 300",
         ];
         let times = times(&lines.map(String::from));

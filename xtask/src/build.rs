@@ -3,15 +3,19 @@
 //! is built twice.
 
 use crate::{
-    env::{hash, remove_all, stamped, Env},
+    env::{canonical, remove_all, short_name, stamped, Env},
     series, toolchain, ui,
 };
 use anyhow::{bail, Context, Result};
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
+
+/// The modules of the selftests.
+pub const MODULES: &str = "tools/testing/selftests/blkfilter/test_modules";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Flavour {
@@ -35,12 +39,11 @@ impl Flavour {
         }
     }
 
-    fn fragments(self) -> &'static [&'static str] {
+    /// The text of the flavour's configuration.
+    fn fragment(self, env: &Env) -> Result<String> {
         match self {
-            Flavour::Plain => &["plain"],
-            Flavour::Debug => &["plain", "debug"],
-            Flavour::Kcsan => &["plain", "kcsan"],
-            Flavour::Without => &["plain", "without"],
+            Flavour::Plain => fragment(env, &["plain"]),
+            _ => fragment(env, &["plain", self.name()]),
         }
     }
 }
@@ -61,11 +64,6 @@ pub fn prepare(env: &Env) -> Result<String> {
 fn prepare_with(env: &Env, mutant: Option<&Path>) -> Result<String> {
     toolchain::ensure(env)?;
     ui::step("apply the series", |_| series::sync(env, mutant))
-}
-
-pub fn dir(env: &Env, what: &str, flavour: Flavour) -> PathBuf {
-    let name = format!("{}{}", flavour.name(), env.suffix());
-    env.cache.join(what).join(name)
 }
 
 pub fn jobs() -> String {
@@ -94,7 +92,7 @@ impl<'a> Build<'a> {
         Self {
             env,
             source: env.linux(),
-            dir: env.cache.join(format!("build/{name}{}", env.suffix())),
+            dir: env.dir(&format!("build/{name}")),
             args: &[],
         }
     }
@@ -104,19 +102,18 @@ impl<'a> Build<'a> {
     }
 
     pub fn user_mode(env: &'a Env, name: &str) -> Self {
-        let args = &["ARCH=um", "-s"];
-        Self {
-            args,
-            ..Self::named(env, name)
-        }
+        let mut build = Self::named(env, name);
+        build.args = &["ARCH=um", "-s"];
+        build
     }
 
-    pub fn make(&self) -> Command {
+    pub fn make(&self, args: &[&str], log: &str, step: &ui::Step) -> Result<()> {
         let mut make = self.env.tool_in(&self.source, "make", &[]);
         make.args(["LLVM=1", "CC=ccache clang", &jobs()])
             .arg(format!("O={}", self.dir.display()))
-            .args(self.args);
-        make
+            .args(self.args)
+            .args(args);
+        ui::run_logged(&mut make, &self.env.log(log), step)
     }
 
     /// Writes `.config` with what `fragment` asks for and nothing else. An option that this kernel
@@ -144,36 +141,35 @@ impl<'a> Build<'a> {
         remove_all(&stamp)?;
         let partial = stamp.with_extension("partial");
         fs::write(&partial, fragment)?;
-        let mut make = self.make();
-        make.arg(format!("KCONFIG_ALLCONFIG={}", partial.display()));
-        let log = self.env.log("config");
-        ui::run_logged(make.arg("allnoconfig"), &log, step)?;
+        let all = format!("KCONFIG_ALLCONFIG={}", partial.display());
+        self.make(&[&all, "allnoconfig"], "config", step)?;
         fs::rename(partial, stamp)?;
         Ok(())
     }
+
+    /// Builds the modules of `source` in a copy, so that the source stays clean.
+    fn module(&self, source: &Path, copy: &Path, step: &ui::Step) -> Result<()> {
+        fs::create_dir_all(copy)?;
+        ui::output(Command::new("cp").arg("-rupT").args([source, copy]))?;
+        let directory = format!("M={}", copy.display());
+        self.make(&[&directory, "modules"], "module", step)
+    }
+}
+
+/// The options that a configuration sets. The last value of an option counts.
+fn options(text: &str) -> BTreeMap<&str, &str> {
+    let lines = text.lines().filter(|line| line.starts_with("CONFIG_"));
+    lines.filter_map(|line| line.split_once('=')).collect()
 }
 
 /// The options of a fragment that a configuration does not have as they were asked for.
 fn lost(fragment: &str, config: &str) -> Vec<String> {
-    let mut wanted: Vec<(&str, &str)> = Vec::new();
-    for line in fragment.lines().filter(|l| l.starts_with("CONFIG_")) {
-        let Some((name, value)) = line.split_once('=') else {
-            continue;
-        };
-        wanted.retain(|(other, _)| *other != name);
-        wanted.push((name, value));
-    }
-    let has = |name: &str| {
-        config
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
-            .unwrap_or("n")
+    let (wanted, config) = (options(fragment), options(config));
+    let lost = |(name, value): (&str, &str)| {
+        let has = config.get(name).copied().unwrap_or("n");
+        (has != value).then(|| format!("{name}={value} (it is {has})"))
     };
-    wanted
-        .into_iter()
-        .filter(|(name, value)| has(name) != *value)
-        .map(|(name, value)| format!("{name}={value} (it is {})", has(name)))
-        .collect()
+    wanted.into_iter().filter_map(lost).collect()
 }
 
 /// Builds kernel and modules of a flavour if anything changed.
@@ -185,8 +181,8 @@ pub fn kernel(env: &Env, flavour: Flavour) -> Result<Kernel> {
 pub fn kernel_with(env: &Env, flavour: Flavour, mutant: Option<&Path>) -> Result<Kernel> {
     let commit = prepare_with(env, mutant)?;
     let build = Build::of(env, flavour);
-    let modroot = dir(env, "modules", flavour);
-    let fragment = fragment(env, flavour.fragments())?;
+    let modroot = env.dir(&format!("modules/{}", flavour.name()));
+    let fragment = flavour.fragment(env)?;
     let stamp = build.dir.join("blkfilter-built");
     let want = format!("{commit}\n{fragment}");
     let kernel = Kernel {
@@ -200,15 +196,12 @@ pub fn kernel_with(env: &Env, flavour: Flavour, mutant: Option<&Path>) -> Result
     let name = flavour.name();
     ui::step(&format!("build the {name} kernel"), |step| {
         build.configure(&fragment, step)?;
-        let log = env.log(&format!("build-{name}"));
-        ui::run_logged(build.make().args(["bzImage", "modules"]), &log, step)
+        build.make(&["bzImage", "modules"], &format!("build-{name}"), step)
     })?;
     ui::step(&format!("install the {name} modules"), |step| {
         remove_all(&modroot)?;
-        let mut make = build.make();
-        make.arg(format!("INSTALL_MOD_PATH={}", modroot.display()));
-        let log = env.log("modules_install");
-        ui::run_logged(make.arg("modules_install"), &log, step)
+        let path = format!("INSTALL_MOD_PATH={}", modroot.display());
+        build.make(&[&path, "modules_install"], "modules_install", step)
     })?;
     fs::write(stamp, want)?;
     Ok(kernel)
@@ -216,34 +209,26 @@ pub fn kernel_with(env: &Env, flavour: Flavour, mutant: Option<&Path>) -> Result
 
 /// Bytes of code and of constant data in a kernel, as `size` counts them.
 pub fn text_size(env: &Env, flavour: Flavour) -> Result<i64> {
-    let vmlinux = dir(env, "build", flavour).join("vmlinux");
-    let out = ui::output(env.tool_in(&env.cache, "llvm-size", &[]).arg(vmlinux))?;
-    let number = out
-        .lines()
-        .nth(1)
-        .and_then(|line| line.split_whitespace().next());
-    Ok(number.context("what does llvm-size say?")?.parse()?)
+    let vmlinux = Build::of(env, flavour).dir.join("vmlinux");
+    let out = ui::output(env.tool("llvm-size").arg(vmlinux))?;
+    let number = out.lines().nth(1).unwrap_or_default().split_whitespace();
+    Ok(number.take(1).collect::<String>().parse()?)
 }
 
 /// A second work tree, at a commit.
 pub fn worktree(env: &Env, name: &str, commit: &str) -> Result<PathBuf> {
-    let tree = env.cache.join(format!("{name}{}", env.suffix()));
+    let tree = env.dir(name);
     if !tree.join("Makefile").exists() {
         remove_all(&tree)?;
-        ui::output(env.git().args(["worktree", "prune"]))?;
-        let mut git = env.git();
-        git.args(["worktree", "add", "-q", "--force", "--detach"]);
-        ui::output(git.arg(&tree).arg(commit))?;
+        let add = ["worktree", "add", "-q", "--force", "--detach"];
+        ui::output(env.git().args(add).arg(&tree).arg(commit))?;
     } else {
         // A killed run may have left the lock of the index; nobody else holds the lock of the cache.
-        let admin = env
-            .linux()
-            .join(".git/worktrees")
-            .join(tree.file_name().unwrap());
-        fs::remove_file(admin.join("index.lock")).ok();
-        let mut git = env.git();
-        git.arg("-C").arg(&tree);
-        ui::output(git.args(["checkout", "-q", "--detach", commit]))?;
+        let name = tree.file_name().expect("a directory of the cache");
+        let admin = env.linux().join(".git/worktrees").join(name);
+        remove_all(&admin.join("index.lock"))?;
+        let checkout = ["checkout", "-q", "--detach", commit];
+        ui::output(env.git().arg("-C").arg(&tree).args(checkout))?;
     }
     Ok(tree)
 }
@@ -251,7 +236,7 @@ pub fn worktree(env: &Env, name: &str, commit: &str) -> Result<PathBuf> {
 /// Builds and installs our selftests, with the kselftest runner, for a built kernel.
 pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf> {
     let build = Build::of(env, flavour);
-    let install = dir(env, "selftests", flavour);
+    let install = env.dir(&format!("selftests/{}", flavour.name()));
     let stamp = install.join("blkfilter-built");
     if stamped(&stamp, &kernel.commit) {
         return Ok(install);
@@ -259,16 +244,20 @@ pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf
     ui::step(&format!("build the {} selftests", flavour.name()), |step| {
         remove_all(&install)?;
         // Objects of another flavour's build would be in the way.
-        let modules = env
-            .linux()
-            .join("tools/testing/selftests/blkfilter/test_modules");
-        let clean = ["clean", "-q", "-x", "-f", "--"];
-        ui::output(env.git().args(clean).arg(modules))?;
-        let mut make = build.make();
-        make.args(["-C", "tools/testing/selftests", "TARGETS=blkfilter"])
-            .arg(format!("KDIR={}", build.dir.display()))
-            .arg(format!("INSTALL_PATH={}", install.display()));
-        ui::run_logged(make.arg("install"), &env.log("selftests"), step)
+        let clean = ["clean", "-q", "-x", "-f", "--", MODULES];
+        ui::output(env.git().args(clean))?;
+        build.make(
+            &[
+                "-C",
+                "tools/testing/selftests",
+                "TARGETS=blkfilter",
+                &format!("KDIR={}", build.dir.display()),
+                &format!("INSTALL_PATH={}", install.display()),
+                "install",
+            ],
+            "selftests",
+            step,
+        )
     })?;
     let module = install.join("blkfilter/test_modules/blkfilter_bench.ko");
     if !module.exists() {
@@ -285,33 +274,18 @@ pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf
 pub fn uml_bench(env: &Env) -> Result<(PathBuf, PathBuf)> {
     prepare(env)?;
     let build = Build::user_mode(env, "umlbench");
-    let modules = env.cache.join(format!("modules/umlbench{}", env.suffix()));
+    let modules = env.dir("modules/umlbench");
     ui::step("build user-mode Linux for the bench", |step| {
         build.configure(&fragment(env, &["umlbench"])?, step)?;
-        let log = env.log("umlbench");
-        ui::run_logged(build.make().args(["linux", "modules"]), &log, step)?;
-        let source = "tools/testing/selftests/blkfilter/test_modules";
-        fs::create_dir_all(&modules)?;
-        for entry in fs::read_dir(env.repo.join(source))? {
-            let path = entry?.path();
-            let text = fs::read(&path)?;
-            let copy = modules.join(path.file_name().unwrap_or_default());
-            if fs::read(&copy).ok().as_ref() != Some(&text) {
-                fs::write(copy, text)?;
-            }
-        }
-        let mut make = build.make();
-        make.arg(format!("M={}", modules.display())).arg("modules");
-        ui::run_logged(&mut make, &env.log("umlbench-modules"), step)
+        build.make(&["linux", "modules"], "umlbench", step)?;
+        build.module(&env.repo.join(MODULES), &modules, step)
     })?;
     Ok((build.dir.join("linux"), modules))
 }
 
 /// Builds a filter that lives outside of the tree; the modules it made.
 fn module(env: &Env, flavour: Flavour, source: &Path) -> Result<Vec<PathBuf>> {
-    let source = source
-        .canonicalize()
-        .with_context(|| format!("no directory {}", source.display()))?;
+    let source = canonical(source, "directory")?;
     if !source.join("Kbuild").exists() && !source.join("Makefile").exists() {
         bail!(
             "{} has no Kbuild: one line does, `obj-m := my_filter.o`",
@@ -319,25 +293,14 @@ fn module(env: &Env, flavour: Flavour, source: &Path) -> Result<Vec<PathBuf>> {
         );
     }
     kernel(env, flavour)?;
-    // In a copy, so that the source stays clean.
-    let copy = env.cache.join(format!(
-        "module-{:08x}",
-        hash(&source.as_os_str().as_encoded_bytes()) as u32
-    ));
-    fs::create_dir_all(&copy)?;
-    ui::output(Command::new("cp").arg("-rupT").args([&source, &copy]))?;
+    let copy = env.cache.join(format!("module{}", short_name(&source)));
     ui::step(&format!("build {}", source.display()), |step| {
-        let mut make = Build::of(env, flavour).make();
-        make.arg(format!("M={}", copy.display())).arg("modules");
-        ui::run_logged(&mut make, &env.log("module"), step)
+        Build::of(env, flavour).module(&source, &copy, step)
     })?;
-    let mut modules = Vec::new();
-    for entry in fs::read_dir(&copy)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "ko") {
-            modules.push(path);
-        }
-    }
+    let mut modules: Vec<PathBuf> = fs::read_dir(&copy)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    modules.retain(|path| path.extension().is_some_and(|end| end == "ko"));
     if modules.is_empty() {
         bail!("no module came out of {}", source.display());
     }

@@ -4,21 +4,15 @@
 use crate::{
     build::{self, Flavour},
     env::{remove_all, Env},
-    qemu, ui,
+    qemu,
+    toolchain::mke2fs,
+    ui,
 };
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, Result};
 use std::{fs, path::PathBuf, time::Duration};
 
 const SCRIPT: &str = include_str!("../guest/demo.sh");
 const BACKUP: &str = include_str!("../../tools/testing/selftests/blkfilter/backup.py");
-
-/// The steps that the script must have been seen to do.
-fn steps() -> usize {
-    SCRIPT
-        .lines()
-        .filter(|line| line.starts_with("ok \""))
-        .count()
-}
 
 /// An ext4 image with the kernel's documentation: a real tree to copy. Made once a kernel.
 fn documentation(env: &Env) -> Result<PathBuf> {
@@ -27,17 +21,12 @@ fn documentation(env: &Env) -> Result<PathBuf> {
     if image.exists() {
         return Ok(image);
     }
-    fs::create_dir_all(&dir)?;
+    fs::create_dir_all(dir)?;
     let partial = image.with_extension("partial");
-    remove_all(&partial)?;
+    let from = env.linux().join("Documentation");
+    let options = ["-O", "^has_journal", "-d", &from.to_string_lossy()];
     ui::step("make a disk with the kernel's Documentation/", |step| {
-        let mut command = env.tool("mke2fs");
-        command
-            .args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"])
-            .arg(env.linux().join("Documentation"))
-            .arg(&partial)
-            .arg("400M");
-        ui::run_logged(&mut command, &env.log("mke2fs"), step)
+        mke2fs(env, &partial, "400M", &options, step)
     })?;
     fs::rename(&partial, &image)?;
     Ok(image)
@@ -47,20 +36,11 @@ pub fn run(env: &Env) -> Result<i32> {
     let kernel = build::kernel(env, Flavour::Plain)?;
     let documentation = documentation(env)?;
     let disk = env.cache.join("guest/demo.img");
-    remove_all(&disk)?;
-    let mut mke2fs = env.tool("mke2fs");
-    // No work of mke2fs left for later: the counters are compared to the sector.
-    mke2fs
-        .args([
-            "-q",
-            "-t",
-            "ext4",
-            "-E",
-            "lazy_itable_init=0,lazy_journal_init=0",
-        ])
-        .arg(&disk)
-        .arg("512M");
-    ui::output(&mut mke2fs).context("cannot make the demo's disk")?;
+    // mke2fs leaves no work for later, because the counters are compared to the sector.
+    let options = ["-E", "lazy_itable_init=0,lazy_journal_init=0"];
+    ui::step("make the demo's disk", |step| {
+        mke2fs(env, &disk, "512M", &options, step)
+    })?;
 
     let backup = format!("cat > /tmp/backup.py <<'BACKUP'\n{BACKUP}BACKUP\n");
     let mut guest = qemu::Guest::new(&kernel, backup + SCRIPT);
@@ -75,7 +55,11 @@ pub fn run(env: &Env) -> Result<i32> {
     })?;
     outcome.check()?;
     remove_all(&disk)?;
-    let steps = steps();
+    // Each line of the script that starts with "ok" is a step that must have been seen.
+    let steps = SCRIPT
+        .lines()
+        .filter(|line| line.starts_with("ok \""))
+        .count();
     if seen.len() != steps {
         bail!("{} of {steps} steps were seen to happen", seen.len());
     }

@@ -1,88 +1,63 @@
 // SPDX-License-Identifier: GPL-2.0
-//! `cargo xtask doctor`: what of the set-up is there.
+//! `cargo xtask doctor`: which parts of the set-up are there.
 
 use crate::{
     env::{Env, Toolchain},
     source, toolchain, ui,
 };
 use anyhow::Result;
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
+
+const MAKE: &str = "`cargo xtask demo` (or build, or test) makes it";
 
 /// Prints a line for each part of the set-up; 0 if nothing is missing.
 pub fn run(env: &Env) -> Result<i32> {
     let mut missing = 0;
-    let mut line = |what: &str, there: Option<String>, cure: &str| match there {
-        Some(text) => println!("{what:<18} {text}"),
+    let mut line = |name: &str, there: Option<String>, cure: &str| match there {
+        Some(text) => println!("{name:<18} {}", text.lines().next().unwrap_or_default()),
         None => {
             missing += 1;
-            println!("{what:<18} MISSING: {cure}");
+            println!("{name:<18} MISSING: {cure}");
         }
     };
-    let first = |text: Result<String>| {
-        let text = text.ok()?;
-        Some(text.lines().next()?.trim().to_string())
-    };
-    let make = "`cargo xtask demo` (or build, or test) makes it";
+    let path = |path: &Path| path.exists().then(|| path.display().to_string());
 
     line("cache", Some(env.cache.display().to_string()), "");
-    if env.toolchain == Toolchain::Host {
-        let tools = toolchain::missing_host_tools();
-        let there = tools.is_empty().then(|| "this machine's own".to_string());
-        line("toolchain", there, &format!("install {}", tools.join(" ")));
-    } else {
-        let there = env.root().join(".blkfilter").exists();
+    let is_root = env.toolchain == Toolchain::Root;
+    let has_tools = !is_root || env.root().join(".blkfilter").exists();
+    if is_root {
+        let root = has_tools.then(|| env.root().display().to_string());
+        line("toolchain", root, MAKE);
+        let id = ui::output(Command::new("id").arg("-u"))?;
         line(
-            "toolchain",
-            there.then(|| env.root().display().to_string()),
-            make,
+            "root",
+            (id.trim() == "0").then(|| "yes".into()),
+            "run as root",
         );
-        let root = ui::output(std::process::Command::new("id").arg("-u"));
-        let root = root.is_ok_and(|id| id.trim() == "0");
-        line("root", root.then(|| "yes".into()), "run as root");
+    } else {
+        let tools = toolchain::missing_host_tools();
+        let there = tools.is_empty().then(|| "this machine's own".into());
+        line("toolchain", there, &format!("install {}", tools.join(" ")));
     }
-    if env.toolchain == Toolchain::Host || env.root().join(".blkfilter").exists() {
-        for tool in ["rustc", "clang", "bindgen", "qemu-system-x86_64"] {
-            let version = ui::output(env.tool(tool).arg("--version"));
-            line(
-                tool,
-                first(version),
-                "remove the toolchain root: it is made anew",
-            );
+    for tool in ["rustc", "clang", "bindgen", "qemu-system-x86_64"] {
+        if has_tools {
+            let version = ui::output(env.tool(tool).arg("--version")).ok();
+            line(tool, version, "remove the toolchain root: it is made anew");
         }
     }
-    let tree = env.linux();
-    let version = tree.exists().then(|| source::version(&tree).ok()).flatten();
-    line("kernel source", version, make);
+    line("kernel source", source::version(&env.linux()).ok(), MAKE);
     for flavour in ["plain", "debug"] {
-        let built = env
-            .cache
-            .join(format!("build/{flavour}{}/blkfilter-built", env.suffix()));
-        line(
-            &format!("{flavour} kernel"),
-            first(Ok(fs::read_to_string(built).unwrap_or_default())),
-            make,
-        );
+        let stamp = env.dir(&format!("build/{flavour}")).join("blkfilter-built");
+        let commit = fs::read_to_string(stamp).ok();
+        line(&format!("{flavour} kernel"), commit, MAKE);
     }
-    let image = env.cache.join("guest/root.img");
-    line(
-        "guest image",
-        image.exists().then(|| image.display().to_string()),
-        make,
-    );
-    let kvm = if Path::new("/dev/kvm").exists() {
-        "there"
-    } else {
-        "not there"
-    };
-    let accel = match fs::read_to_string(env.cache.join("accel")) {
+    line("guest image", path(&env.cache.join("guest/root.img")), MAKE);
+    let accelerator = match fs::read_to_string(env.cache.join("accel")) {
         Ok(text) if text.starts_with("kvm") => "KVM",
         Ok(_) => "emulation (TCG)",
         Err(_) => "found out at the first boot",
     };
-    line(
-        "accelerator",
-        Some(format!("{accel}; /dev/kvm is {kvm}")),
-        "",
-    );
+    let kvm = path(Path::new("/dev/kvm")).unwrap_or("no /dev/kvm".into());
+    line("accelerator", Some(format!("{accelerator}; {kvm}")), "");
     Ok((missing > 0) as i32)
 }

@@ -70,17 +70,13 @@ impl Env {
             None => Path::new(&env::var_os("HOME").context("HOME is not set")?).join(".cache"),
         }
         .join("blkfilter");
-        let kernel = kernel
-            .map(|dir| {
-                let dir = dir
-                    .canonicalize()
-                    .with_context(|| format!("no kernel tree at {}", dir.display()))?;
-                if !dir.join("block/blk-core.c").exists() {
-                    bail!("{} is not a kernel tree", dir.display());
-                }
-                Ok(dir)
-            })
-            .transpose()?;
+        let whole = |dir: PathBuf| canonical(&dir, "kernel tree");
+        let kernel = kernel.map(whole).transpose()?;
+        if let Some(dir) = &kernel {
+            if !dir.join("block/blk-core.c").exists() {
+                bail!("{} is not a kernel tree", dir.display());
+            }
+        }
         Ok(Self {
             repo,
             cache,
@@ -119,15 +115,17 @@ impl Env {
 
     /// The work tree, one for each kernel that the series is applied to.
     pub fn linux(&self) -> PathBuf {
-        self.cache.join(format!("linux{}", self.suffix()))
+        self.dir("linux")
+    }
+
+    /// A directory of the cache that belongs to the kernel that is used.
+    pub fn dir(&self, name: &str) -> PathBuf {
+        self.cache.join(format!("{name}{}", self.suffix()))
     }
 
     /// Sets what is built from a tree of the user's own apart.
     pub fn suffix(&self) -> String {
-        match &self.kernel {
-            Some(dir) => format!("-{:08x}", hash(&dir.as_os_str().as_encoded_bytes()) as u32),
-            None => String::new(),
-        }
+        self.kernel.as_deref().map(short_name).unwrap_or_default()
     }
 
     pub fn log(&self, name: &str) -> PathBuf {
@@ -182,10 +180,21 @@ impl Env {
     }
 }
 
+/// The absolute path of a file or directory that has to be there.
+pub fn canonical(path: &Path, what: &str) -> Result<PathBuf> {
+    path.canonicalize()
+        .with_context(|| format!("no {what} {}", path.display()))
+}
+
 pub fn hash(value: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
+}
+
+/// A name for what is made of a directory of the user's own.
+pub fn short_name(dir: &Path) -> String {
+    format!("-{:08x}", hash(&dir.as_os_str().as_encoded_bytes()) as u32)
 }
 
 /// Whether the stamp at `path` says `what`.

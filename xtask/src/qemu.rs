@@ -8,7 +8,7 @@
 
 use crate::{
     build::Kernel,
-    env::{remove_all, Env},
+    env::{canonical, remove_all, Env},
     logscan, toolchain, ui,
 };
 use anyhow::{bail, Context, Result};
@@ -26,17 +26,8 @@ const INIT: &str = include_str!("../guest/init.sh");
 
 /// Four levels of page tables: with five, KASAN misjudges addresses in an interrupt that comes while
 /// identify_cpu() rebuilds the feature bits.
-const MACHINE: &[&str] = &[
-    "-M",
-    "q35",
-    "-cpu",
-    "max,la57=off",
-    "-nodefaults",
-    "-no-user-config",
-    "-no-reboot",
-    "-display",
-    "none",
-];
+const MACHINE: &str =
+    "-M q35 -cpu max,la57=off -nodefaults -no-user-config -no-reboot -display none";
 
 /// A panic or an oops ends the run: QEMU leaves instead of booting again.
 const CMDLINE: &str = "root=/dev/vda rw init=/sbin/blkfilter-init console=ttyS0 loglevel=7 \
@@ -148,34 +139,21 @@ pub fn accelerator(env: &Env, kernel: &Kernel) -> Result<&'static str> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let memo = env.cache.join("accel");
     let known = fs::read_to_string(&memo).unwrap_or_default();
-    for accel in ["kvm", "tcg"] {
-        if known == format!("{accel} {boot}") {
-            return Ok(accel);
-        }
+    let is_known = |accel: &&str| known == format!("{accel} {boot}");
+    if let Some(accel) = ["kvm", "tcg"].into_iter().find(is_known) {
+        return Ok(accel);
     }
     let accel = ui::step("see whether KVM works here", |_| {
-        let log = env.cache.join("accel.log");
-        remove_all(&log)?;
-        let mut qemu = env.tool("qemu-system-x86_64");
-        qemu.args(MACHINE)
-            .args(["-accel", "kvm", "-m", "512M"])
-            .arg("-serial")
-            .arg(format!("file:{}", log.display()))
-            .arg("-kernel")
+        // There is no root file system, so a kernel that runs panics, and the panic ends QEMU.
+        let mut qemu = env.tool("timeout");
+        qemu.args(["-s", "KILL", "10", "qemu-system-x86_64"])
+            .args(MACHINE.split(' '))
+            .args(["-accel", "kvm", "-m", "512M", "-serial", "stdio"])
+            .args(["-append", "console=ttyS0 panic=-1", "-kernel"])
             .arg(&kernel.image)
-            .args(["-append", "console=ttyS0 panic=-1"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut child = Running(qemu.spawn().context("cannot start QEMU")?);
-        let end = Instant::now() + Duration::from_secs(10);
-        // There is no root file system, so a kernel that runs panics, and that ends QEMU.
-        while Instant::now() < end && child.0.try_wait()?.is_none() {
-            thread::sleep(Duration::from_millis(50));
-        }
-        let text = fs::read(&log).unwrap_or_default();
-        remove_all(&log)?;
-        let boots = String::from_utf8_lossy(&text).contains("Kernel panic");
+            .stdin(Stdio::null());
+        let out = qemu.output().context("cannot start QEMU")?;
+        let boots = String::from_utf8_lossy(&out.stdout).contains("Kernel panic");
         Ok(if boots { "kvm" } else { "tcg" })
     })?;
     if accel == "tcg" {
@@ -212,10 +190,9 @@ fn command(env: &Env, guest: &Guest, dir: &Path, root: &Path) -> Result<Command>
         arg("-rtc", "base=2026-01-01,clock=vm".into());
     }
     let cpus = guest.cpus;
-    let threads = if cpus > 1 && accel == "tcg" && !guest.icount {
-        ",thread=multi"
-    } else {
-        ""
+    let threads = match cpus > 1 && accel == "tcg" && !guest.icount {
+        true => ",thread=multi",
+        false => "",
     };
     arg("-accel", format!("{accel}{threads}"));
     arg("-smp", cpus.to_string());
@@ -230,11 +207,8 @@ fn command(env: &Env, guest: &Guest, dir: &Path, root: &Path) -> Result<Command>
     let options = "if=none,id=d0,format=raw,snapshot=on,file=";
     arg("-drive", with_path(options, root));
     arg("-device", "virtio-blk-pci,drive=d0".into());
-    for (i, (image, writable)) in guest.disks.iter().enumerate() {
-        let i = i + 1;
-        let image = image
-            .canonicalize()
-            .with_context(|| format!("no disk image {}", image.display()))?;
+    for (i, (image, writable)) in (1..).zip(&guest.disks) {
+        let image = canonical(image, "disk image")?;
         let format = if is_qcow2(&image) { "qcow2" } else { "raw" };
         let mode = if *writable { "" } else { ",read-only=on" };
         let options = format!("if=none,id=d{i},format={format},discard=unmap{mode},file=");
@@ -246,17 +220,13 @@ fn command(env: &Env, guest: &Guest, dir: &Path, root: &Path) -> Result<Command>
     let mut share = |tag: &str, path: &Path, mode: &str| {
         let options = format!("local,id={tag},security_model=none,multidevs=remap{mode},path=");
         arg("-fsdev", with_path(&options, path));
-        arg(
-            "-device",
-            format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"),
-        );
+        let device = format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}");
+        arg("-device", device);
     };
     share("ctl", &dir.join("ctl"), "");
     share("modules", &guest.kernel.modules, ",readonly=on");
     if let Some(path) = &guest.share {
-        let path = path
-            .canonicalize()
-            .with_context(|| format!("no directory {}", path.display()))?;
+        let path = canonical(path, "directory")?;
         let out = path.join("out");
         fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
         share("share", &path, ",readonly=on");
@@ -267,7 +237,7 @@ fn command(env: &Env, guest: &Guest, dir: &Path, root: &Path) -> Result<Command>
     bind.retain(|path| !path.starts_with(&env.cache) && !path.starts_with("/dev"));
     let bind: Vec<&Path> = bind.iter().map(PathBuf::as_path).collect();
     let mut qemu = env.tool_in(&env.cache, "qemu-system-x86_64", &bind);
-    qemu.args(MACHINE).args(args);
+    qemu.args(MACHINE.split(' ')).args(args);
     Ok(qemu)
 }
 

@@ -28,41 +28,23 @@ const GUEST: &str = "bash,coreutils,util-linux,util-linux-extra,bsdextrautils,fd
 /// In MiB: what an empty cache grows to, with some air.
 const NEEDED: u64 = 25 * 1024;
 
-/// The mirror of the host's own apt sources, none of ours. `None` leaves it to mmdebstrap.
-pub fn mirror() -> Option<String> {
-    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
-    if let Ok(dir) = fs::read_dir("/etc/apt/sources.list.d") {
-        files.extend(dir.flatten().map(|entry| entry.path()));
-    }
-    files.sort();
-    files.iter().find_map(|file| {
-        let known = file
-            .extension()
-            .is_some_and(|e| e == "list" || e == "sources");
-        let text = fs::read_to_string(file).ok()?;
-        known.then(|| mirror_in(&text)).flatten()
-    })
-}
-
-/// The first Debian archive, not the security one, in a sources file of either format.
-fn mirror_in(text: &str) -> Option<String> {
-    text.lines().find_map(|line| {
-        let line = line.trim();
-        let words = match line.strip_prefix("URIs:") {
-            Some(rest) => rest,
-            None => line.strip_prefix("deb ")?,
-        };
-        words
-            .split_whitespace()
-            .find(|word| word.contains("://") && word.trim_end_matches('/').ends_with("/debian"))
-            .map(str::to_string)
-    })
+/// The Debian archive that this machine's apt uses. `None` leaves the choice to mmdebstrap.
+fn mirror() -> Option<String> {
+    let mut apt = Command::new("apt-get");
+    apt.args(["indextargets", "--no-release-info", "--format", "$(SITE)"]);
+    let sites = ui::output(&mut apt).ok()?;
+    let is_archive = |site: &&str| site.trim_end_matches('/').ends_with("/debian");
+    sites.lines().find(is_archive).map(str::to_string)
 }
 
 fn free_mib(dir: &Path) -> Result<u64> {
     let out = ui::output(Command::new("df").args(["--output=avail", "-BM"]).arg(dir))?;
     let number = out.lines().nth(1).unwrap_or("").trim();
     Ok(number.trim_end_matches('M').parse()?)
+}
+
+fn is_missing(tool: &str) -> bool {
+    Command::new(tool).arg("--version").output().is_err()
 }
 
 /// What has to be true before anything is set up; one clear message if it is not.
@@ -80,12 +62,8 @@ fn check_host(env: &Env) -> Result<()> {
             NEEDED / 1024
         );
     }
-    if Command::new("mmdebstrap")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        if Command::new("apt-get").arg("--version").output().is_err() {
+    if is_missing("mmdebstrap") {
+        if is_missing("apt-get") {
             bail!("mmdebstrap is missing and there is no apt-get to install it: install mmdebstrap, or use --toolchain host");
         }
         ui::step("install mmdebstrap on this machine (apt-get)", |step| {
@@ -145,23 +123,12 @@ pub fn ensure(env: &Env) -> Result<()> {
 }
 
 /// Programs that a toolchain of the user's own has to have.
-const HOST_TOOLS: &[&str] = &[
-    "clang",
-    "ld.lld",
-    "rustc",
-    "bindgen",
-    "make",
-    "flex",
-    "bison",
-    "bc",
-    "git",
-    "ccache",
-    "qemu-system-x86_64",
-];
+const HOST_TOOLS: &str =
+    "clang ld.lld rustc bindgen make flex bison bc git ccache qemu-system-x86_64";
 
 pub fn missing_host_tools() -> Vec<&'static str> {
-    let missing = |tool: &&str| Command::new(tool).arg("--version").output().is_err();
-    HOST_TOOLS.iter().copied().filter(missing).collect()
+    let tools = HOST_TOOLS.split(' ');
+    tools.filter(|tool| is_missing(tool)).collect()
 }
 
 fn check_host_tools() -> Result<()> {
@@ -170,6 +137,20 @@ fn check_host_tools() -> Result<()> {
         bail!("--toolchain host: missing here: {}", missing.join(" "));
     }
     Ok(())
+}
+
+/// Makes an image of an ext4 file system.
+pub fn mke2fs(
+    env: &Env,
+    image: &Path,
+    size: &str,
+    options: &[&str],
+    step: &ui::Step,
+) -> Result<()> {
+    remove_all(image)?;
+    let mut mke2fs = env.tool("mke2fs");
+    mke2fs.args(["-q", "-t", "ext4"]).args(options);
+    ui::run_logged(mke2fs.arg(image).arg(size), &env.log("mke2fs"), step)
 }
 
 /// Makes the guest's root image if it is not there: a raw ext4 file system.
@@ -195,33 +176,17 @@ pub fn guest_image(env: &Env) -> Result<PathBuf> {
         remove_all(&tree.join("var/lib/apt/lists"))?;
         remove_all(&tree.join("var/cache/apt"))?;
         fs::create_dir_all(tree.join("mnt/share"))?;
-        remove_all(&partial)?;
-        let mut mke2fs = env.tool("mke2fs");
-        mke2fs
-            .args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"])
-            .arg(&tree)
-            .arg(&partial)
-            .arg("3G");
-        ui::run_logged(&mut mke2fs, &env.log("mke2fs"), step)?;
+        mke2fs(
+            env,
+            &partial,
+            "3G",
+            &["-O", "^has_journal", "-d", &tree.to_string_lossy()],
+            step,
+        )?;
         remove_all(&tree)?;
         fs::rename(&partial, &image)?;
         fs::write(&stamp, &want)?;
         Ok(())
     })?;
     Ok(image)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mirrors() {
-        let deb822 = "Types: deb\n# http://x.example/archive/debian/2025\nURIs: http://m.example/debian\nSuites: bookworm\n";
-        assert_eq!(mirror_in(deb822).unwrap(), "http://m.example/debian");
-        let old = "# comment\ndeb [signed-by=/a] https://m.example/debian/ bookworm main\n";
-        assert_eq!(mirror_in(old).unwrap(), "https://m.example/debian/");
-        let security = "URIs: http://m.example/debian-security\n";
-        assert_eq!(mirror_in(security), None);
-    }
 }

@@ -187,30 +187,24 @@ fn build(env: &Env, with: &str, id: &str, quick: bool) -> Result<()> {
     let fragment = build::fragment(env, &["commits"])?;
     let mut build = Build::user_mode(env, &format!("commits-{with}"));
     build.source = build::worktree(env, "commits", id)?;
-    ui::step(
-        &format!("build {} with CONFIG_BLK_FILTER={with}", &id[..12]),
-        |step| {
-            // Each commit has other options, and is configured anew because the text has its id.
-            let option = format!("CONFIG_BLK_FILTER={with}");
-            build.configure_what_is_there(&format!("# {id}\n{fragment}{option}\n"), step)?;
-            match quick {
-                true => build.make(&QUICK, "commits", step)?,
-                false => build.make(&["linux", "modules"], "commits", step)?,
-            }
-            if with == "y" && build.source.join(MODULES).exists() {
-                let to = format!("MO={}/test_modules", build.dir.display());
-                // Without modules.symvers modpost knows no symbol of the kernel.
-                let modpost = if quick {
-                    "KBUILD_MODPOST_WARN=1"
-                } else {
-                    "KBUILD_MODPOST_WARN="
-                };
-                let from = format!("M={MODULES}");
-                build.make(&[&from, &to, modpost, "modules"], "commits", step)?;
-            }
-            Ok(())
-        },
-    )
+    let name = format!("build {} with CONFIG_BLK_FILTER={with}", &id[..12]);
+    ui::step(&name, |step| {
+        // Each commit has other options, and is configured anew because the text has its id.
+        let option = format!("CONFIG_BLK_FILTER={with}");
+        build.configure_what_is_there(&format!("# {id}\n{fragment}{option}\n"), step)?;
+        let what: &[&str] = if quick { &QUICK } else { &["linux", "modules"] };
+        build.make(what, "commits", step)?;
+        if with == "y" && build.source.join(MODULES).exists() {
+            let [from, to, modpost] = [
+                format!("M={MODULES}"),
+                format!("MO={}/test_modules", build.dir.display()),
+                // What was not linked has no list of symbols for modpost.
+                format!("KBUILD_MODPOST_WARN={}", if quick { "1" } else { "" }),
+            ];
+            build.make(&[&from, &to, &modpost, "modules"], "commits", step)?;
+        }
+        Ok(())
+    })
 }
 
 /// The builds that passed before, by what they were built from: see [`sources`].

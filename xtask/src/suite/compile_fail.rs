@@ -3,7 +3,7 @@
 
 use super::not_run;
 use crate::{
-    build::{self, Flavour},
+    build::{self, Build, Flavour},
     env::Env,
     ktap::{self, Case},
     ui,
@@ -17,7 +17,7 @@ pub fn run(env: &Env) -> Result<Vec<Case>> {
         let dir = env.linux().join("tools/testing/selftests/blkfilter");
         let mut python = env.tool_in(&env.linux(), "python3", &[]);
         python.arg(dir.join("compile_fail.py"));
-        python.arg(build::dir(env, "build", Flavour::Plain));
+        python.arg(Build::of(env, Flavour::Plain).dir);
         let out = python.output()?;
         let text = String::from_utf8_lossy(&out.stdout);
         if !out.status.success() {

@@ -6,7 +6,7 @@ use crate::{
     build::{self, Build},
     env::Env,
     ktap::Case,
-    ui,
+    source, ui,
 };
 use anyhow::{bail, Result};
 use std::{collections::BTreeMap, fs, path::PathBuf};
@@ -14,14 +14,12 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 /// The instructions of each object in `block/`, built from `source`, by the object's path.
 fn objects(env: &Env, name: &str, source: PathBuf) -> Result<BTreeMap<String, String>> {
     let fragment = build::fragment(env, &["plain", "without", "objects"])?;
-    let build = Build {
-        source,
-        ..Build::named(env, &format!("objects-{name}"))
-    };
-    ui::step(&format!("build block/ of the {name}"), |step| {
+    let name = format!("objects-{name}");
+    let mut build = Build::named(env, &name);
+    build.source = source;
+    ui::step(&format!("build {name}"), |step| {
         build.configure_what_is_there(&fragment, step)?;
-        let log = env.log(&format!("objects-{name}"));
-        ui::run_logged(build.make().args(["-s", "block/"]), &log, step)
+        build.make(&["-s", "block/"], &name, step)
     })?;
     let mut objects = BTreeMap::new();
     for dir in ["block", "block/partitions"] {
@@ -30,14 +28,11 @@ fn objects(env: &Env, name: &str, source: PathBuf) -> Result<BTreeMap<String, St
             if path.extension().is_some_and(|extension| extension == "o") {
                 let mut objdump = env.tool_in(&build.dir, "llvm-objdump", &[]);
                 objdump.args(["-d", "-r", "--no-show-raw-insn"]).arg(&path);
+                let text = ui::output(&mut objdump)?;
                 // The first lines have the name of the file.
-                let lines: Vec<String> = ui::output(&mut objdump)?
-                    .lines()
-                    .skip(3)
-                    .map(str::to_string)
-                    .collect();
+                let code: Vec<&str> = text.lines().skip(3).collect();
                 let name = path.strip_prefix(&build.dir)?.display().to_string();
-                objects.insert(name, lines.join("\n"));
+                objects.insert(name, code.join("\n"));
             }
         }
     }

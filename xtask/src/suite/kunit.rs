@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::{bail, Result};
 use serde_json::Value;
-use std::{fs, path::Path};
+use std::fs;
 
 /// What the names of the series' own tests have in them.
 const OURS: &[&str] = &["blk_filter", "block_filter", "block_bio", "block_bdev"];
@@ -22,41 +22,38 @@ const GLOBS: &[&str] = &["*blk_filter*", "rust_doctests_kernel.*block_*"];
 /// Builds a user-mode kernel and runs the tests there.
 pub fn user_mode(env: &Env) -> Result<Vec<Case>> {
     build::prepare(env)?;
-    let build = env.cache.join(format!("build/uml{}", env.suffix()));
-    let json = build.join("kunit.json");
+    let build = env.dir("build/uml");
     fs::create_dir_all(&build)?;
-    remove_all(&json)?;
     ui::step("build and run KUnit in a user-mode kernel", |step| {
-        let mut kunit = env.tool_in(&env.linux(), "tools/testing/kunit/kunit.py", &[]);
-        kunit
-            .args(["run", "--make_options", "LLVM=1"])
-            .arg(build::jobs().replace("-j", "--jobs="))
-            .args(["--make_options", "CC=ccache clang"])
-            .arg(format!("--build_dir={}", build.display()))
-            .arg(format!("--json={}", json.display()))
-            .arg("--kunitconfig")
-            .arg(env.repo.join("xtask/kernel/uml.config"))
-            .args(["--timeout", "300"]);
-        // kunit.py fails if a test fails; the results say which.
-        let result = ui::run_logged(&mut kunit, &env.log("kunit-uml"), step);
-        match json.exists() {
-            true => Ok(()),
-            false => result.and_then(|()| bail!("kunit.py left no results")),
-        }
-    })?;
-    cases(&json)
+        let args = [
+            "run",
+            "--make_options=LLVM=1",
+            "--make_options=CC=ccache clang",
+            &build::jobs().replace("-j", "--jobs="),
+            &format!("--build_dir={}", build.display()),
+            &format!(
+                "--kunitconfig={}/xtask/kernel/uml.config",
+                env.repo.display()
+            ),
+            "--timeout=300",
+        ];
+        results(env, &args, "kunit-uml", step)
+    })
 }
 
 /// Boots the debug kernel, which has the tests built in.
 pub fn debug(env: &Env) -> Result<Vec<Case>> {
     let kernel = build::kernel(env, Flavour::Debug)?;
-    ui::step("KUnit on the debug kernel", |_| {
+    ui::step("KUnit on the debug kernel", |step| {
         let mut all = Vec::new();
         for glob in GLOBS {
             let mut guest = qemu::Guest::new(&kernel, "true");
             guest.cmdline = format!("kunit.enable=1 kunit.filter_glob={glob}");
             let outcome = qemu::run(env, &guest, |_| {})?;
-            let cases = parse(env, &outcome.log)?;
+            let log = env.log("kunit-debug");
+            fs::write(&log, &outcome.log)?;
+            let args = ["parse", &log.to_string_lossy()];
+            let cases = results(env, &args, "kunit-parse", step)?;
             if cases.is_empty() {
                 bail!("no KUnit test is named {glob}");
             }
@@ -67,23 +64,18 @@ pub fn debug(env: &Env) -> Result<Vec<Case>> {
     })
 }
 
-/// The results in a kernel log.
-fn parse(env: &Env, log: &str) -> Result<Vec<Case>> {
-    let (text, json) = (env.log("kunit-qemu"), env.cache.join("log/kunit-qemu.json"));
-    fs::write(&text, log)?;
+/// The results of the series' own tests, as kunit.py finds them.
+fn results(env: &Env, args: &[&str], log: &str, step: &ui::Step) -> Result<Vec<Case>> {
+    let json = env.cache.join("log/kunit.json");
     remove_all(&json)?;
     let mut kunit = env.tool_in(&env.linux(), "tools/testing/kunit/kunit.py", &[]);
-    kunit.args(["parse", "--json"]);
-    kunit.arg(format!("--json={}", json.display())).arg(&text);
-    let out = kunit.output()?;
+    kunit.args(args).arg(format!("--json={}", json.display()));
+    // kunit.py fails if a test fails; the results say which.
+    let result = ui::run_logged(&mut kunit, &env.log(log), step);
     if !json.exists() {
-        bail!("kunit.py: {}", String::from_utf8_lossy(&out.stderr).trim());
+        result?;
+        bail!("kunit.py left no results");
     }
-    cases(&json)
-}
-
-/// The results of the series' own tests in a file of `kunit.py --json`.
-fn cases(json: &Path) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     walk(
         &serde_json::from_str(&fs::read_to_string(json)?)?,

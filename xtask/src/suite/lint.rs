@@ -21,8 +21,7 @@ fn clippy(env: &Env, name: &str, options: &str, target: &str) -> Case {
     let name = format!("clippy {name}");
     let built = ui::step(&name, |step| {
         build.configure(&fragment, step)?;
-        let mut make = build.make();
-        ui::run_logged(make.args(["CLIPPY=1", target]), &env.log("clippy"), step)
+        build.make(&["CLIPPY=1", target], "clippy", step)
     });
     Case::of_result(name, built)
 }
@@ -32,8 +31,7 @@ fn rustdoc(env: &Env) -> Result<Case> {
     build::kernel(env, Flavour::Plain)?;
     let log = env.log("rustdoc");
     ui::step("rustdoc", |step| {
-        let mut make = Build::of(env, Flavour::Plain).make();
-        ui::run_logged(make.arg("rustdoc"), &log, step)
+        Build::of(env, Flavour::Plain).make(&["rustdoc"], "rustdoc", step)
     })?;
     let text = fs::read_to_string(&log)?;
     let is_ours = |line: &&str| line.contains("--> ") && line.contains("kernel/block/");

@@ -18,8 +18,8 @@ pub struct Options {
     only: String,
 }
 
-/// A seeded bug, `xtask/mutants/<name>/diff`, and what has to catch it: the file `test` there names
-/// a script and a clause.
+/// A seeded bug, `xtask/mutants/<name>/diff`. The file `test` there has the script and the clause
+/// that have to catch the bug.
 struct Mutant {
     name: String,
     dir: PathBuf,
@@ -30,19 +30,18 @@ struct Mutant {
 fn mutants(env: &Env) -> Result<Vec<Mutant>> {
     let mut mutants = Vec::new();
     for entry in fs::read_dir(env.repo.join("xtask/mutants"))? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let test = fs::read_to_string(entry.path().join("test"))
-            .with_context(|| format!("{name} has no `test`"))?;
+        let dir = entry?.path();
+        let test = fs::read_to_string(dir.join("test")).unwrap_or_default();
         let (script, clause) = test
             .trim()
             .split_once(' ')
-            .with_context(|| format!("{name}/test: no script and clause"))?;
+            .with_context(|| format!("{}/test: no script and clause", dir.display()))?;
+        let name = dir.file_name().unwrap_or_default();
         mutants.push(Mutant {
-            name,
-            dir: entry.path(),
+            name: name.to_string_lossy().into(),
             script: script.into(),
             clause: clause.into(),
+            dir,
         });
     }
     mutants.sort_by(|a, b| a.name.cmp(&b.name));

@@ -6,16 +6,19 @@ use crate::{build, env::Env, ktap::Case, series, ui};
 use anyhow::Result;
 use std::fs;
 
-/// The program that checks a file, with its arguments.
-fn checker(file: &str) -> Option<(&'static str, &'static [&'static str])> {
+/// The program that checks a file, and its arguments.
+fn checker(file: &str) -> Option<(&'static str, &'static str)> {
     let core = file.starts_with("block/blk-filter") && file.ends_with(".c");
     if file.contains("/compile_fail/") {
         // Some lines of these files exclude each other.
         None
     } else if file.ends_with(".rs") {
-        Some(("rustfmt", RUSTFMT))
+        Some((
+            "rustfmt",
+            "--check --edition 2021 --config-path .rustfmt.toml",
+        ))
     } else if core || file == "include/linux/blk-filter.h" {
-        Some(("scripts/kernel-doc", &["-none", "-Werror"]))
+        Some(("scripts/kernel-doc", "-none -Werror"))
     } else {
         None
     }
@@ -36,7 +39,7 @@ pub fn run(env: &Env) -> Result<Vec<Case>> {
         for file in series::own_files(env)? {
             if let Some((program, args)) = checker(&file) {
                 let mut check = env.tool_in(&env.linux(), program, &[]);
-                check.args(args).arg(&file);
+                check.args(args.split(' ')).arg(&file);
                 cases.push(command(format!("{program} {file}"), check)?);
             }
         }
