@@ -105,6 +105,13 @@ new_nullb() {	# [attribute=value]...
 }
 NULLB_NR=0
 
+# A disk that can be polled.  null_blk allocates a page when the page is written to
+# for the first time, which null_blk may not do while it is polled: write to all.
+new_polled() {
+	new_nullb size=40 queue_mode=2 submit_queues=1 poll_queues=1
+	dd if=/dev/zero of=/dev/$DEV bs=1M count=40 oflag=direct status=none
+}
+
 new_scsi_debug() {	# [parameter=value]...
 	load scsi_debug dev_size_mb=64 delay=0 "$@"
 	DEVS+=("rmmod scsi_debug")
@@ -139,6 +146,14 @@ partition() {	# disk
 	esac
 	wait_for [ -b /dev/"$PART" ]
 	wait_for [ -b /dev/"$PART2" ]
+}
+
+# polled <device> <fio options>...: polled I/O, with the data compared.
+polled() {
+	local dev=$1
+	shift
+	timeout 60 fio --name=poll --filename=/dev/"$dev" --ioengine=io_uring --hipri \
+		--direct=1 --bs=4k --iodepth=4 --size=1m --verify=crc32c --verify_fatal=1 "$@"
 }
 
 # fio_passes <process>: it ends well; its output is in $TMP/fio.

@@ -50,11 +50,11 @@ check "C29: it may refuse them" fails_with "Numerical argument" \
 	bash -c "echo blkfilter_test bad > $(attr $DEV)"
 check "C29: nothing is attached then" attached $DEV none
 check "C29: options for none are EINVAL" write_fails EINVAL $DEV "none now"
-rmmod rust_blkdelay 2> /dev/null
+rmmod rust_blkfilter
 attach $DEV "blkfilter_test load" &
 check "C29: attaching may load a module that registers" \
 	wait_for attached $DEV blkfilter_test
-check "C29: which is loaded" wait_for rmmod rust_blkdelay
+check "C29: which is loaded" wait_for rmmod rust_blkfilter
 detach $DEV
 
 # A loop device that gets another file keeps its filter, and tells it the size.

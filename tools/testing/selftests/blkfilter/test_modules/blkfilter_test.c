@@ -43,7 +43,7 @@
  * away (0); writing to "encrypted" writes an encrypted bio to that disk.
  *
  * Attaching takes a second with the option "slow", fails with "bad", and loads the
- * module of the filter "blkdelay" with "load".
+ * module of the filter "rust_blkfilter" with "load".
  *
  * The module parameter "flags" is added to the flags of the filter.  With "fail_init"
  * the init function fails a second after it has registered the filter, and attached
@@ -182,7 +182,7 @@ static int test_attach(struct bdev_filter *flt, void *data, const char *options)
 	if (!strcmp(options, "slow"))
 		msleep(1000);
 	if (!strcmp(options, "load"))
-		request_module("blkfilter-blkdelay");
+		request_module("blkfilter-rust_blkfilter");
 	spin_lock_init(&tf->lock);
 	bio_list_init(&tf->bios);
 	INIT_WORK(&tf->work, finish_work);
