@@ -53,15 +53,8 @@ fn row(line: &str) -> Option<Row> {
     })
 }
 
-/// The names of the rows that a part of the script prints; those of `cpus` are made in a loop.
+/// The names of the rows that a part of the script prints. Those with `$cpus` are in a loop.
 fn names(part: &str) -> Vec<String> {
-    if part == "cpus" {
-        let of = |cpus: i32| {
-            let kinds = [NOTHING, "C: passes", "Rust: passes"];
-            kinds.map(|kind| format!("{cpus} of 4 CPUs: {kind}"))
-        };
-        return [1, 2, 4].into_iter().flat_map(of).collect();
-    }
     let name = |line: &str| {
         let line = line.trim_start();
         if let Some(dm) = line.strip_prefix("dm ") {
@@ -70,32 +63,40 @@ fn names(part: &str) -> Vec<String> {
         let starts = ["row ", "with ", "fio_row "]
             .iter()
             .any(|start| line.starts_with(start));
-        // What comes before the name may be in quotes, too; what comes after it never is.
+        // Arguments before the name may be in quotes, too; arguments after the name never are.
         let parts: Vec<&str> = line.split('"').filter(|_| starts).collect();
         Some(parts.get(parts.len().checked_sub(2)?)?.to_string())
     };
-    let without = |name: &String| name.contains("CONFIG_BLK_FILTER=n");
-    SCRIPT
-        .lines()
-        .filter_map(name)
-        .filter(|name| !name.contains('$'))
-        .filter(|name| without(name) == (part == "without"))
-        .collect()
+    let is_of_part = |name: &String| match part {
+        "cpus" => name.contains("$cpus"),
+        "without" => name.contains(WITHOUT),
+        _ => !name.contains('$') && !name.contains(WITHOUT),
+    };
+    let names = SCRIPT.lines().filter_map(name).filter(is_of_part);
+    let cpus = if part == "cpus" {
+        &["1", "2", "4"][..]
+    } else {
+        &[""]
+    };
+    let all = |name: String| cpus.iter().map(move |cpus| name.replace("$cpus", cpus));
+    names.flat_map(all).collect()
 }
 
-/// What a row is compared with: the same job without filters in the kernel or, if that was not run,
-/// with nothing attached.
+/// The cost of the same job in a kernel without filters or, if that kernel did not run the job, with
+/// nothing attached.
 fn base(rows: &[Row], row: &Row) -> i64 {
-    let jobs = |end| {
-        let job =
-            move |base: &'_ Row| Some((base.name.strip_suffix(end)?.to_string(), base.median));
-        rows.iter().filter_map(job)
-    };
-    jobs(NOTHING)
-        .chain(jobs(WITHOUT))
-        .filter(|(job, _)| row.name.starts_with(job))
-        .max_by_key(|(job, _)| job.len())
-        .map_or(0, |(_, median)| median)
+    let (mut longest, mut median) = ("", 0);
+    for end in [NOTHING, WITHOUT] {
+        for other in rows {
+            let job = other.name.strip_suffix(end);
+            if let Some(job) = job.filter(|job| row.name.starts_with(job)) {
+                if job.len() >= longest.len() {
+                    (longest, median) = (job, other.median);
+                }
+            }
+        }
+    }
+    median
 }
 
 /// The lines for times, as multiples of the grace period that was measured beside them.
@@ -154,7 +155,7 @@ pub struct Options {
     plot: Option<PathBuf>,
 }
 
-/// Runs a part of the script: its rows, and its lines with other figures.
+/// Runs a part of the script; returns its rows and its lines with other figures.
 fn part(
     env: &Env,
     (name, flavour, cpus): (&str, Flavour, u32),
@@ -284,7 +285,9 @@ pub fn run(env: &Env, options: &Options) -> Result<i32> {
         (name.clone(), cells.to_vec())
     });
     print("in grace periods", "median p99", table);
-    println!();
+    if !figures.is_empty() {
+        println!();
+    }
     for (name, bytes) in &figures {
         println!("{name:<46} {bytes:>8}");
     }

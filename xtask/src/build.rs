@@ -56,7 +56,7 @@ pub struct Kernel {
     pub commit: String,
 }
 
-/// Brings toolchain and work tree up to date; the commit that the work tree is at.
+/// Brings toolchain and work tree up to date, and returns the commit that the work tree is at.
 pub fn prepare(env: &Env) -> Result<String> {
     prepare_with(env, None)
 }
@@ -83,7 +83,7 @@ pub struct Build<'a> {
     pub env: &'a Env,
     pub source: PathBuf,
     pub dir: PathBuf,
-    /// What each make is told.
+    /// Arguments of every make.
     pub args: &'static [&'static str],
 }
 
@@ -116,8 +116,8 @@ impl<'a> Build<'a> {
         ui::run_logged(&mut make, &self.env.log(log), step)
     }
 
-    /// Writes `.config` with what `fragment` asks for and nothing else. An option that this kernel
-    /// does not have is an error.
+    /// Writes `.config`: allnoconfig with the options of `fragment`. An option that this kernel does
+    /// not have is an error.
     pub fn configure(&self, fragment: &str, step: &ui::Step) -> Result<()> {
         self.configure_what_is_there(fragment, step)?;
         let lost = lost(fragment, &fs::read_to_string(self.dir.join(".config"))?);
@@ -131,7 +131,7 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    /// Does the same, but leaves out options that this kernel does not have.
+    /// Writes `.config` like `configure()`, but leaves out options that this kernel does not have.
     pub fn configure_what_is_there(&self, fragment: &str, step: &ui::Step) -> Result<()> {
         let stamp = self.dir.join("fragment.config");
         if stamped(&stamp, fragment) && self.dir.join(".config").exists() {
@@ -177,7 +177,7 @@ pub fn kernel(env: &Env, flavour: Flavour) -> Result<Kernel> {
     kernel_with(env, flavour, None)
 }
 
-/// Does the same with a seeded bug, if there is one: a directory of `xtask/mutants/`.
+/// Builds like `kernel()`, with a seeded bug if `mutant` names a directory of `xtask/mutants/`.
 pub fn kernel_with(env: &Env, flavour: Flavour, mutant: Option<&Path>) -> Result<Kernel> {
     let commit = prepare_with(env, mutant)?;
     let build = Build::of(env, flavour);
@@ -211,8 +211,9 @@ pub fn kernel_with(env: &Env, flavour: Flavour, mutant: Option<&Path>) -> Result
 pub fn text_size(env: &Env, flavour: Flavour) -> Result<i64> {
     let vmlinux = Build::of(env, flavour).dir.join("vmlinux");
     let out = ui::output(env.tool("llvm-size").arg(vmlinux))?;
-    let number = out.lines().nth(1).unwrap_or_default().split_whitespace();
-    Ok(number.take(1).collect::<String>().parse()?)
+    // The first line has six titles, and the second one starts with the size of the text.
+    let number = out.split_whitespace().nth(6);
+    Ok(number.context("llvm-size printed no size")?.parse()?)
 }
 
 /// A second work tree, at a commit.
@@ -223,7 +224,7 @@ pub fn worktree(env: &Env, name: &str, commit: &str) -> Result<PathBuf> {
         let add = ["worktree", "add", "-q", "--force", "--detach"];
         ui::output(env.git().args(add).arg(&tree).arg(commit))?;
     } else {
-        // A killed run may have left the lock of the index; nobody else holds the lock of the cache.
+        // A killed run may have left this lock. No other run works here: `Env::lock()`.
         let name = tree.file_name().expect("a directory of the cache");
         let admin = env.linux().join(".git/worktrees").join(name);
         remove_all(&admin.join("index.lock"))?;
@@ -233,7 +234,7 @@ pub fn worktree(env: &Env, name: &str, commit: &str) -> Result<PathBuf> {
     Ok(tree)
 }
 
-/// Builds and installs our selftests, with the kselftest runner, for a built kernel.
+/// Builds the selftests for a kernel and installs them with the kselftest runner.
 pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf> {
     let build = Build::of(env, flavour);
     let install = env.dir(&format!("selftests/{}", flavour.name()));

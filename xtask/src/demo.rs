@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! `cargo xtask demo`: the whole of it, for a person to watch.
+//! `cargo xtask demo`: filters at work, for a person to watch.
 
 use crate::{
     build::{self, Flavour},
@@ -22,13 +22,11 @@ fn documentation(env: &Env) -> Result<PathBuf> {
         return Ok(image);
     }
     fs::create_dir_all(dir)?;
-    let partial = image.with_extension("partial");
     let from = env.linux().join("Documentation");
     let options = ["-O", "^has_journal", "-d", &from.to_string_lossy()];
     ui::step("make a disk with the kernel's Documentation/", |step| {
-        mke2fs(env, &partial, "400M", &options, step)
+        mke2fs(env, &image, "400M", &options, step)
     })?;
-    fs::rename(&partial, &image)?;
     Ok(image)
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Results of the kselftest runner.
 //!
-//! The kernel's own KTAP parser, `tools/testing/kunit/kunit_parser.py`, is used for KUnit. It can't
-//! read these: runner.sh puts "# " before each line of a test script, which makes its results
-//! diagnostics to that parser, and only one result a script would be left.
+//! The kernel's own KTAP parser, `tools/testing/kunit/kunit_parser.py`, reads the results of KUnit.
+//! For the selftests `kunit_parser.py` would find only one result a script: runner.sh puts "# "
+//! before each line of a script, which turns the results into diagnostics.
 
 use anyhow::Result;
 
@@ -37,7 +37,7 @@ impl Case {
         Self::of(name, false)
     }
 
-    /// An error is printed.
+    /// A failure if `result` is an error, which is printed.
     pub fn of_result(name: impl Into<String>, result: Result<()>) -> Self {
         if let Err(error) = &result {
             eprintln!("{error:#}");
@@ -76,8 +76,8 @@ pub fn program(output: &str) -> Vec<Case> {
     cases
 }
 
-/// All checks of all scripts. A script that did not run all it planned, or failed without a failed
-/// check, is one more failure.
+/// All checks of all scripts. A script that ran fewer checks than planned, or failed without a
+/// failed check, adds a failure.
 pub fn selftests(output: &str) -> Vec<Case> {
     let mut cases = Vec::new();
     let mut extend = |script: &str, inner: Vec<Case>| {

@@ -95,10 +95,8 @@ impl Outcome {
             );
         }
         if self.status != 0 {
-            bail!(
-                "the command in the guest failed with status {}",
-                self.status
-            );
+            let status = self.status;
+            bail!("the command in the guest failed with status {status}");
         }
         Ok(())
     }
@@ -144,7 +142,7 @@ pub fn accelerator(env: &Env, kernel: &Kernel) -> Result<&'static str> {
         return Ok(accel);
     }
     let accel = ui::step("see whether KVM works here", |_| {
-        // There is no root file system, so a kernel that runs panics, and the panic ends QEMU.
+        // A kernel that boots panics, because there is no root file system, and the panic ends QEMU.
         let mut qemu = env.tool("timeout");
         qemu.args(["-s", "KILL", "10", "qemu-system-x86_64"])
             .args(MACHINE.split(' '))
@@ -298,9 +296,8 @@ fn supervise(
     line: &mut dyn FnMut(&str),
 ) -> Result<bool> {
     let Some(timeout) = timeout else {
-        Running(qemu.spawn().context("cannot start QEMU")?)
-            .0
-            .wait()?;
+        let mut child = Running(qemu.spawn().context("cannot start QEMU")?);
+        child.0.wait()?;
         return Ok(true);
     };
     let start = Instant::now();
@@ -311,10 +308,8 @@ fn supervise(
     thread::spawn(move || {
         let mut bytes = Vec::new();
         while matches!(pipe.read_until(b'\n', &mut bytes), Ok(1..)) {
-            if send
-                .send(String::from_utf8_lossy(&bytes).into_owned())
-                .is_err()
-            {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            if send.send(text).is_err() {
                 break;
             }
             bytes.clear();
@@ -342,10 +337,8 @@ fn why_no_status(
     errors: &str,
 ) -> String {
     let why = if !ended {
-        format!(
-            "the guest hangs: it did not end within {} s",
-            timeout.as_secs()
-        )
+        let seconds = timeout.as_secs();
+        format!("the guest hangs: it did not end within {seconds} s")
     } else if !log.contains("Linux version") {
         return format!("QEMU could not start the guest:\n{}", errors.trim());
     } else if log.contains("blkfilter: user space is up") {

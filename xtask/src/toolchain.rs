@@ -25,8 +25,8 @@ const GUEST: &str = "bash,coreutils,util-linux,util-linux-extra,bsdextrautils,fd
     procps,mount,e2fsprogs,xfsprogs,fio,dmsetup,mdadm,lvm2,cryptsetup-bin,parted,stress-ng,\
     sg3-utils,gawk,bc,make,gcc,libc6-dev,blktrace,python3,git";
 
-/// In MiB: what an empty cache grows to, with some air.
-const NEEDED: u64 = 25 * 1024;
+/// In GiB: what an empty cache grows to, with some air.
+const NEEDED: u64 = 25;
 
 /// The Debian archive that this machine's apt uses. `None` leaves the choice to mmdebstrap.
 fn mirror() -> Option<String> {
@@ -35,12 +35,6 @@ fn mirror() -> Option<String> {
     let sites = ui::output(&mut apt).ok()?;
     let is_archive = |site: &&str| site.trim_end_matches('/').ends_with("/debian");
     sites.lines().find(is_archive).map(str::to_string)
-}
-
-fn free_mib(dir: &Path) -> Result<u64> {
-    let out = ui::output(Command::new("df").args(["--output=avail", "-BM"]).arg(dir))?;
-    let number = out.lines().nth(1).unwrap_or("").trim();
-    Ok(number.trim_end_matches('M').parse()?)
 }
 
 fn is_missing(tool: &str) -> bool {
@@ -52,14 +46,14 @@ fn check_host(env: &Env) -> Result<()> {
     if ui::output(Command::new("id").arg("-u"))?.trim() != "0" {
         bail!("this needs root: it makes mount namespaces and a Debian root (try `sudo -E`)");
     }
-    let free = free_mib(&env.cache)?;
-    if free < NEEDED {
+    let df = ["--output=avail", "-BG"];
+    let df = ui::output(Command::new("df").args(df).arg(&env.cache))?;
+    let free = df.lines().nth(1).unwrap_or("").trim();
+    if free.trim_end_matches('G').parse::<u64>()? < NEEDED {
         bail!(
-            "too little disk: {} has {} GiB free, a set-up needs {}; \
+            "too little disk: {} has {free} free, a set-up needs {NEEDED}G; \
              XDG_CACHE_HOME can point elsewhere",
-            env.cache.display(),
-            free / 1024,
-            NEEDED / 1024
+            env.cache.display()
         );
     }
     if is_missing("mmdebstrap") {
@@ -109,7 +103,11 @@ fn mmdebstrap(env: &Env, name: &str, packages: &str, dir: &Path) -> Result<()> {
 /// Makes the toolchain root if it is not there.
 pub fn ensure(env: &Env) -> Result<()> {
     if env.toolchain == Toolchain::Host {
-        return check_host_tools();
+        let missing = missing_host_tools();
+        if !missing.is_empty() {
+            bail!("--toolchain host: missing here: {}", missing.join(" "));
+        }
+        return Ok(());
     }
     let (root, stamp) = (env.root(), env.root().join(".blkfilter"));
     if stamped(&stamp, TOOLS) {
@@ -131,14 +129,6 @@ pub fn missing_host_tools() -> Vec<&'static str> {
     tools.filter(|tool| is_missing(tool)).collect()
 }
 
-fn check_host_tools() -> Result<()> {
-    let missing = missing_host_tools();
-    if !missing.is_empty() {
-        bail!("--toolchain host: missing here: {}", missing.join(" "));
-    }
-    Ok(())
-}
-
 /// Makes an image of an ext4 file system.
 pub fn mke2fs(
     env: &Env,
@@ -147,10 +137,13 @@ pub fn mke2fs(
     options: &[&str],
     step: &ui::Step,
 ) -> Result<()> {
-    remove_all(image)?;
+    let partial = image.with_extension("partial");
+    remove_all(&partial)?;
     let mut mke2fs = env.tool("mke2fs");
     mke2fs.args(["-q", "-t", "ext4"]).args(options);
-    ui::run_logged(mke2fs.arg(image).arg(size), &env.log("mke2fs"), step)
+    mke2fs.arg(&partial).arg(size);
+    ui::run_logged(&mut mke2fs, &env.log("mke2fs"), step)?;
+    Ok(fs::rename(partial, image)?)
 }
 
 /// Makes the guest's root image if it is not there: a raw ext4 file system.
@@ -166,7 +159,7 @@ pub fn guest_image(env: &Env) -> Result<PathBuf> {
     }
     check_host(env)?;
     fs::create_dir_all(&dir)?;
-    let (tree, partial) = (dir.join("tree"), dir.join("root.img.partial"));
+    let tree = dir.join("tree");
     remove_all(&tree)?;
     mmdebstrap(env, "guest root", GUEST, &tree)?;
     ui::step("make the guest's disk image", |step| {
@@ -176,15 +169,9 @@ pub fn guest_image(env: &Env) -> Result<PathBuf> {
         remove_all(&tree.join("var/lib/apt/lists"))?;
         remove_all(&tree.join("var/cache/apt"))?;
         fs::create_dir_all(tree.join("mnt/share"))?;
-        mke2fs(
-            env,
-            &partial,
-            "3G",
-            &["-O", "^has_journal", "-d", &tree.to_string_lossy()],
-            step,
-        )?;
+        let options = ["-O", "^has_journal", "-d", &tree.to_string_lossy()];
+        mke2fs(env, &image, "3G", &options, step)?;
         remove_all(&tree)?;
-        fs::rename(&partial, &image)?;
         fs::write(&stamp, &want)?;
         Ok(())
     })?;

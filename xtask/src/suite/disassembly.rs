@@ -9,7 +9,11 @@ use crate::{
     source, ui,
 };
 use anyhow::{bail, Result};
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 /// The instructions of each object in `block/`, built from `source`, by the object's path.
 fn objects(env: &Env, name: &str, source: PathBuf) -> Result<BTreeMap<String, String>> {
@@ -51,7 +55,8 @@ pub fn run(env: &Env) -> Result<Vec<Case>> {
     )?;
     let series = objects(env, "series", env.linux())?;
     println!("{} and {} objects compared", base.len(), series.len());
-    for name in base.keys().chain(series.keys()) {
+    let names: BTreeSet<&String> = base.keys().chain(series.keys()).collect();
+    for name in names {
         let [base, series] = [&base, &series].map(|all| all.get(name).map_or("", |s| s));
         if base != series {
             let lines = base.lines().zip(series.lines());

@@ -12,11 +12,11 @@ use anyhow::{bail, Result};
 use serde_json::Value;
 use std::fs;
 
-/// What the names of the series' own tests have in them.
+/// Parts of the names of the series' own tests.
 const OURS: &[&str] = &["blk_filter", "block_filter", "block_bio", "block_bdev"];
 
-/// What runs in the debug kernel. Other doctests are left out, because some of them put timers on
-/// the stack without telling DEBUG_OBJECTS.
+/// The tests that run in the debug kernel. Other doctests are left out, because some of them put
+/// timers on the stack without telling DEBUG_OBJECTS.
 const GLOBS: &[&str] = &["*blk_filter*", "rust_doctests_kernel.*block_*"];
 
 /// Builds a user-mode kernel and runs the tests there.

@@ -45,24 +45,16 @@ fn rustdoc(env: &Env) -> Result<Case> {
 pub fn run(env: &Env) -> Result<Vec<Case>> {
     build::prepare(env)?;
     let plain = build::fragment(env, &["plain"])?;
-    let samples: String = plain
-        .split_inclusive('\n')
-        .filter(|line| line.starts_with("CONFIG_SAMPLE"))
-        .collect();
-    let (without, with) = (
-        "CONFIG_BLOCK=y\nCONFIG_BLK_FILTER=n\n",
-        "CONFIG_BLOCK=y\nCONFIG_BLK_FILTER=y\n",
-    );
+    let is_sample = |line: &&str| line.starts_with("CONFIG_SAMPLE");
+    let samples: String = plain.split_inclusive('\n').filter(is_sample).collect();
+    let without = "CONFIG_BLOCK=y\nCONFIG_BLK_FILTER=n\n";
+    let with = "CONFIG_BLOCK=y\nCONFIG_BLK_FILTER=y\n";
+    let samples = with.to_string() + &samples;
     Ok(vec![
         clippy(env, "crate-without-block", "CONFIG_BLOCK=n\n", "prepare"),
         clippy(env, "crate-without-filters", without, "prepare"),
         clippy(env, "crate", with, "prepare"),
-        clippy(
-            env,
-            "samples",
-            &(with.to_string() + &samples),
-            "samples/rust/",
-        ),
+        clippy(env, "samples", &samples, "samples/rust/"),
         rustdoc(env)?,
     ])
 }

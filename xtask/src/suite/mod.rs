@@ -44,24 +44,23 @@ impl Options {
 
 fn help_of_only() -> String {
     let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
-    format!(
-        "Only the selftests with NAME in their names, or one suite: {}",
-        names.join(", ")
-    )
+    let lines: Vec<String> = names.chunks(5).map(|names| names.join(", ")).collect();
+    let what = "Only the selftests with NAME in their names, or one suite";
+    format!("{what}:\n{}", lines.join(",\n"))
 }
 
-/// When a suite runs that was not asked for by name.
+/// When a suite runs if `--only` is not given.
 #[derive(Clone, Copy)]
 enum When {
-    /// Unless a flavour was asked for.
+    /// Without `--flavour`.
     Always,
-    /// Unless another flavour was asked for.
+    /// Without `--flavour`, or with this one.
     On(Flavour),
     /// With `--full`.
     Full,
-    /// With `--full`, or if the flavour was asked for.
+    /// With `--full`, or with this `--flavour`.
     FullOr(Flavour),
-    /// Without `--full` and without a flavour.
+    /// Without `--full` and without `--flavour`.
     Brief,
 }
 
@@ -110,7 +109,7 @@ fn chosen(options: &Options) -> Vec<&'static Suite> {
     SUITES.iter().filter(is_chosen).collect()
 }
 
-/// Runs a check of the toolchain or of the kernel; its output is shown if it fails.
+/// The case `name`: `command` succeeds. The output of a command that fails is shown.
 fn command(name: impl Into<String>, mut command: Command) -> Result<Case> {
     let name = name.into();
     let out = command.output()?;
@@ -122,14 +121,14 @@ fn command(name: impl Into<String>, mut command: Command) -> Result<Case> {
     Ok(Case::of(name, out.status.success()))
 }
 
-/// A report in a kernel log is a failure of its own.
+/// The failure that a report in a kernel log is.
 fn log_case(splat: &str) -> Case {
     eprintln!("--- in the kernel log:\n{splat}\n---");
     let first = splat.lines().take(3).collect::<Vec<_>>().join(" ");
     Case::fail(format!("kernel log: {first}"))
 }
 
-/// A failure for each of `names` that no case begins with.
+/// A failure for each of `names` without a case that begins with the name.
 fn not_run<'a>(names: impl IntoIterator<Item = &'a String>, cases: &[Case]) -> Vec<Case> {
     let ran = |name: &&String| {
         let start = format!("{name}: ");

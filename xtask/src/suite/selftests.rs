@@ -30,7 +30,7 @@ fn listed(env: &Env, file: &str) -> Result<Vec<String>> {
     Ok(text.lines().map(str::to_string).collect())
 }
 
-/// Runs all scripts or those that the file `list` names; `--only` overrules both.
+/// Runs the scripts that `--only` asks for, else those that the file `list` names, else all.
 pub fn run(
     env: &Env,
     flavour: Flavour,
@@ -44,13 +44,14 @@ pub fn run(
             bail!("no suite is named {pattern}, and no selftest has {pattern} in its name");
         }
     } else if let Some(list) = list {
-        // A part of the scripts runs to be quick, or with a slow detector: never for long.
+        // `smoke` has to be quick, and KCSAN is slow, so `--full` does not make lists run for long.
         return in_guest(env, flavour, &listed(env, list)?, false, None);
     }
     in_guest(env, flavour, &chosen, options.full, None)
 }
 
-/// Runs `scripts` in one guest, for long if `full`; with a seeded bug if there is one.
+/// Runs `scripts` in one guest. `full` makes the scripts repeat their races for long; `mutant` is the
+/// directory of a seeded bug.
 pub fn in_guest(
     env: &Env,
     flavour: Flavour,
@@ -138,8 +139,9 @@ pub fn in_guest(
     })
 }
 
-/// Whether a report is about the series. The block layer has data races that are none of ours, and
-/// KCSAN reports them too. An upstream function that our code is inlined into counts as ours.
+/// Whether a report of the kernel log is about the series. KCSAN also reports races of the block
+/// layer itself, which do not count. An upstream function counts if code of the series is inlined
+/// into the function.
 fn is_ours(splat: &str) -> bool {
     let head = splat.lines().next().unwrap_or_default();
     let names = "filter blkf changetrack blkerror blkdelay";
