@@ -49,7 +49,8 @@ pub fn run(env: &Env) -> Result<Vec<Case>> {
     let samples: String = plain.split_inclusive('\n').filter(is_sample).collect();
     let without = "CONFIG_BLOCK=y\nCONFIG_BLK_FILTER=n\n";
     let with = "CONFIG_BLOCK=y\nCONFIG_BLK_FILTER=y\n";
-    let samples = with.to_string() + &samples;
+    // changetrack needs debugfs.
+    let samples = format!("{with}CONFIG_DEBUG_FS=y\n{samples}");
     Ok(vec![
         clippy(env, "crate-without-block", "CONFIG_BLOCK=n\n", "prepare"),
         clippy(env, "crate-without-filters", without, "prepare"),
