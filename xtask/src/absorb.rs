@@ -34,10 +34,7 @@ impl Hunk {
             // Without lines it names the line before.
             Some((first - usize::from(count > 0), count))
         };
-        Some(Self {
-            old: range(old)?,
-            new: range(new)?,
-        })
+        Some(Self { old: range(old)?, new: range(new)? })
     }
 
     /// The hunk as it is for an earlier version of the file; `lines` has, for each line of the old
@@ -59,10 +56,7 @@ impl Hunk {
                 (None, None) => return None,
             }
         };
-        Some(Self {
-            old: (place, count),
-            ..*self
-        })
+        Some(Self { old: (place, count), ..*self })
     }
 
     /// The commits that the hunk may belong to; `owners` has one for each line of the old version.
@@ -263,11 +257,8 @@ pub fn edits(
     into: Option<&str>,
 ) -> Result<Series> {
     let last = old.last();
-    let mut paths: Vec<&str> = last
-        .keys()
-        .copied()
-        .chain(files.keys().map(String::as_str))
-        .collect();
+    let mut paths: Vec<&str> =
+        last.keys().copied().chain(files.keys().map(String::as_str)).collect();
     paths.retain(|path| last.get(path).copied() != files.get(*path));
     paths.sort();
     paths.dedup();
@@ -279,9 +270,7 @@ pub fn edits(
     for version in paths.iter().filter_map(|path| last.get(path)) {
         if index.run(&["cat-file", "-e", &version.id]).is_err() {
             let mut git = env.tool("git");
-            git.arg("-C")
-                .arg(&env.repo)
-                .args(["cat-file", "blob", &version.id]);
+            git.arg("-C").arg(&env.repo).args(["cat-file", "blob", &version.id]);
             index.store(ui::output(&mut git).context("what series/ names is in no commit of the repository; `git checkout series` may help")?.as_bytes())?;
         }
     }
@@ -310,9 +299,7 @@ pub fn edits(
                 for commit in &mut absorb.commits {
                     commit.own.remove(path);
                 }
-                absorb
-                    .said
-                    .push(format!("{path}: deleted, from all commits"));
+                absorb.said.push(format!("{path}: deleted, from all commits"));
             }
         }
     }
@@ -361,26 +348,13 @@ mod tests {
     #[test]
     fn some_hunks() {
         let (old, new) = ("a\nb\nc\n", "A\nb\nx\nc\n");
-        let hunks = [
-            Hunk {
-                old: (0, 1),
-                new: (0, 1),
-            },
-            Hunk {
-                old: (2, 0),
-                new: (2, 1),
-            },
-        ];
+        let hunks = [Hunk { old: (0, 1), new: (0, 1) }, Hunk { old: (2, 0), new: (2, 1) }];
         assert_eq!(with_hunks(old, new, &hunks), new);
         assert_eq!(with_hunks(old, new, &hunks[1..]), "a\nb\nx\nc\n");
         assert_eq!(with_hunks(old, new, &[]), old);
         let lines = [Some(0), Some(1), None, Some(2)];
         assert_eq!(lines_before(&hunks[1..], 4), lines);
-        let earlier = |old| {
-            Hunk { old, new: (0, 1) }
-                .earlier(&lines)
-                .map(|hunk| hunk.old)
-        };
+        let earlier = |old| Hunk { old, new: (0, 1) }.earlier(&lines).map(|hunk| hunk.old);
         assert_eq!(earlier((0, 2)), Some((0, 2)));
         assert_eq!(earlier((1, 2)), None);
         assert_eq!(earlier((3, 1)), Some((2, 1)));

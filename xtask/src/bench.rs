@@ -22,11 +22,8 @@ const WITHOUT: &str = "CONFIG_BLK_FILTER=n";
 const USER_MODE: &str = "user-mode Linux";
 
 /// The guests that are run: part of the script, kernel, CPUs.
-const PARTS: [(&str, Flavour, u32); 3] = [
-    ("without", Flavour::Without, 1),
-    ("main", Flavour::Plain, 1),
-    ("cpus", Flavour::Plain, 4),
-];
+const PARTS: [(&str, Flavour, u32); 3] =
+    [("without", Flavour::Without, 1), ("main", Flavour::Plain, 1), ("cpus", Flavour::Plain, 4)];
 
 const SCRIPT: &str = include_str!("../guest/bench.sh");
 
@@ -41,16 +38,10 @@ struct Row {
 /// "row name: median mean", or "time name: median percentile"
 fn row(line: &str) -> Option<Row> {
     let line = line.trim();
-    let row = line
-        .strip_prefix("row ")
-        .or_else(|| line.strip_prefix("time "))?;
+    let row = line.strip_prefix("row ").or_else(|| line.strip_prefix("time "))?;
     let (name, numbers) = row.rsplit_once(": ")?;
     let (median, mean) = numbers.split_once(' ')?;
-    Some(Row {
-        name: name.into(),
-        median: median.parse().ok()?,
-        mean: mean.parse().ok()?,
-    })
+    Some(Row { name: name.into(), median: median.parse().ok()?, mean: mean.parse().ok()? })
 }
 
 /// The names of the rows that a part of the script prints. Those with `$cpus` are in a loop.
@@ -60,9 +51,7 @@ fn names(part: &str) -> Vec<String> {
         if let Some(dm) = line.strip_prefix("dm ") {
             return Some(format!("dm-{}", dm.split(' ').next()?));
         }
-        let starts = ["row ", "with ", "fio_row "]
-            .iter()
-            .any(|start| line.starts_with(start));
+        let starts = ["row ", "with ", "fio_row "].iter().any(|start| line.starts_with(start));
         // Arguments before the name may be in quotes, too; arguments after the name never are.
         let parts: Vec<&str> = line.split('"').filter(|_| starts).collect();
         Some(parts.get(parts.len().checked_sub(2)?)?.to_string())
@@ -73,11 +62,7 @@ fn names(part: &str) -> Vec<String> {
         _ => !name.contains('$') && !name.contains(WITHOUT),
     };
     let names = SCRIPT.lines().filter_map(name).filter(is_of_part);
-    let cpus = if part == "cpus" {
-        &["1", "2", "4"][..]
-    } else {
-        &[""]
-    };
+    let cpus = if part == "cpus" { &["1", "2", "4"][..] } else { &[""] };
     let all = |name: String| cpus.iter().map(move |cpus| name.replace("$cpus", cpus));
     names.flat_map(all).collect()
 }
@@ -297,10 +282,7 @@ pub fn run(env: &Env, options: &Options) -> Result<i32> {
     }
     let table = pairs.iter().map(|(name, all): &(String, Vec<f64>)| {
         let cells = [all[all.len() / 2], all[0], all[all.len() - 1]];
-        (
-            name.clone(),
-            cells.map(|ratio| format!("{ratio:.3}")).to_vec(),
-        )
+        (name.clone(), cells.map(|ratio| format!("{ratio:.3}")).to_vec())
     });
     let title = format!("{USER_MODE}, time relative to no filter");
     print(&title, "median least most", table);
@@ -348,11 +330,7 @@ mod tests {
 
     #[test]
     fn what_is_compared() {
-        let row = |name: &str, median| Row {
-            name: name.into(),
-            median,
-            mean: 0,
-        };
+        let row = |name: &str, median| Row { name: name.into(), median, mean: 0 };
         let mut rows = vec![
             row(NOTHING, 10),
             row("w: nothing attached anywhere", 20),
@@ -370,11 +348,7 @@ mod tests {
 
     #[test]
     fn times_are_multiples() {
-        let lines = [
-            "time grace period: 100 200",
-            "bytes of stack: 5",
-            "time attach: 50 300",
-        ];
+        let lines = ["time grace period: 100 200", "bytes of stack: 5", "time attach: 50 300"];
         let times = times(&lines.map(String::from));
         assert_eq!(times[1], ("attach".into(), 0.5, 3.0));
         assert_eq!(times.len(), 2);

@@ -89,12 +89,7 @@ pub struct Build<'a> {
 
 impl<'a> Build<'a> {
     pub fn named(env: &'a Env, name: &str) -> Self {
-        Self {
-            env,
-            source: env.linux(),
-            dir: env.dir(&format!("build/{name}")),
-            args: &[],
-        }
+        Self { env, source: env.linux(), dir: env.dir(&format!("build/{name}")), args: &[] }
     }
 
     pub fn of(env: &'a Env, flavour: Flavour) -> Self {
@@ -262,10 +257,7 @@ pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf
     })?;
     let module = install.join("blkfilter/test_modules/blkfilter_bench.ko");
     if !module.exists() {
-        bail!(
-            "the selftests' module was not built, see {}",
-            env.log("selftests").display()
-        );
+        bail!("the selftests' module was not built, see {}", env.log("selftests").display());
     }
     fs::write(stamp, &kernel.commit)?;
     Ok(install)
@@ -288,19 +280,15 @@ pub fn uml_bench(env: &Env) -> Result<(PathBuf, PathBuf)> {
 fn module(env: &Env, flavour: Flavour, source: &Path) -> Result<Vec<PathBuf>> {
     let source = canonical(source, "directory")?;
     if !source.join("Kbuild").exists() && !source.join("Makefile").exists() {
-        bail!(
-            "{} has no Kbuild: one line does, `obj-m := my_filter.o`",
-            source.display()
-        );
+        bail!("{} has no Kbuild: one line does, `obj-m := my_filter.o`", source.display());
     }
     kernel(env, flavour)?;
     let copy = env.cache.join(format!("module{}", short_name(&source)));
     ui::step(&format!("build {}", source.display()), |step| {
         Build::of(env, flavour).module(&source, &copy, step)
     })?;
-    let mut modules: Vec<PathBuf> = fs::read_dir(&copy)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
+    let mut modules: Vec<PathBuf> =
+        fs::read_dir(&copy)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     modules.retain(|path| path.extension().is_some_and(|end| end == "ko"));
     if modules.is_empty() {
         bail!("no module came out of {}", source.display());
@@ -338,11 +326,7 @@ mod tests {
     #[test]
     fn lost_options_are_named() {
         let config = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\nCONFIG_S=\"x\"\n";
-        assert!(lost(
-            "CONFIG_A=y\nCONFIG_B=n\nCONFIG_C=m\nCONFIG_S=\"x\"\n",
-            config
-        )
-        .is_empty());
+        assert!(lost("CONFIG_A=y\nCONFIG_B=n\nCONFIG_C=m\nCONFIG_S=\"x\"\n", config).is_empty());
         assert_eq!(lost("CONFIG_D=y\n", config), ["CONFIG_D=y (it is n)"]);
         assert_eq!(lost("CONFIG_C=y\n", config), ["CONFIG_C=y (it is m)"]);
         // The last one counts: debug.config may overrule plain.config.

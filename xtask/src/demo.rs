@@ -36,9 +36,7 @@ pub fn run(env: &Env) -> Result<i32> {
     let disk = env.cache.join("guest/demo.img");
     // mke2fs leaves no work for later, because the counters are compared to the sector.
     let options = ["-E", "lazy_itable_init=0,lazy_journal_init=0"];
-    ui::step("make the demo's disk", |step| {
-        mke2fs(env, &disk, "512M", &options, step)
-    })?;
+    ui::step("make the demo's disk", |step| mke2fs(env, &disk, "512M", &options, step))?;
 
     let backup = format!("cat > /tmp/backup.py <<'BACKUP'\n{BACKUP}BACKUP\n");
     let mut guest = qemu::Guest::new(&kernel, backup + SCRIPT);
@@ -54,10 +52,7 @@ pub fn run(env: &Env) -> Result<i32> {
     outcome.check()?;
     remove_all(&disk)?;
     // Each line of the script that starts with "ok" is a step that must have been seen.
-    let steps = SCRIPT
-        .lines()
-        .filter(|line| line.starts_with("ok \""))
-        .count();
+    let steps = SCRIPT.lines().filter(|line| line.starts_with("ok \"")).count();
     if seen.len() != steps {
         bail!("{} of {steps} steps were seen to happen", seen.len());
     }

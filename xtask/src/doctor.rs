@@ -29,11 +29,7 @@ pub fn run(env: &Env) -> Result<i32> {
         let root = has_tools.then(|| env.root().display().to_string());
         line("toolchain", root, MAKE);
         let id = ui::output(Command::new("id").arg("-u"))?;
-        line(
-            "root",
-            (id.trim() == "0").then(|| "yes".into()),
-            "run as root",
-        );
+        line("root", (id.trim() == "0").then(|| "yes".into()), "run as root");
     } else {
         let tools = toolchain::missing_host_tools();
         let there = tools.is_empty().then(|| "this machine's own".into());

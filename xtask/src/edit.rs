@@ -75,15 +75,10 @@ fn not_landed(env: &Env) -> Result<Option<String>> {
     }
     let edited = ui::output(git(env).args(["status", "--porcelain", "--no-renames"]))?;
     if !edited.is_empty() {
-        return Ok(Some(format!(
-            "edits that are not committed:\n{}",
-            edited.trim_end()
-        )));
+        return Ok(Some(format!("edits that are not committed:\n{}", edited.trim_end())));
     }
     if resolve(env, BRANCH) != resolve(env, LAID) {
-        return Ok(Some(format!(
-            "commits on branch {BRANCH} that were not landed"
-        )));
+        return Ok(Some(format!("commits on branch {BRANCH} that were not landed")));
     }
     Ok(None)
 }
@@ -179,13 +174,10 @@ fn stored(
     if subject.is_empty() {
         problem("there is no message".into());
     }
-    if let Some(verb) = ["fixup!", "squash!", "amend!"]
-        .iter()
-        .find(|verb| subject.starts_with(*verb))
+    if let Some(verb) =
+        ["fixup!", "squash!", "amend!"].iter().find(|verb| subject.starts_with(*verb))
     {
-        problem(format!(
-            "a {verb} commit: `git rebase -i --autosquash base` folds it in"
-        ));
+        problem(format!("a {verb} commit: `git rebase -i --autosquash base` folds it in"));
     }
     if message.lines().any(|line| line == "---") {
         problem("a line `---` in the message: a mail would end the message there".into());
@@ -216,10 +208,7 @@ fn stored(
         } else if kernel.contains(path) {
             changed.push(path);
         } else {
-            let version = (status != "D").then(|| Version {
-                mode: mode.into(),
-                id: object.into(),
-            });
+            let version = (status != "D").then(|| Version { mode: mode.into(), id: object.into() });
             own.insert(path.to_string(), version);
         }
     }
@@ -230,12 +219,7 @@ fn stored(
         true => String::new(),
         false => diff(env, parent, id, &changed)?,
     };
-    Ok(Commit {
-        name: name(subject, taken),
-        message,
-        own,
-        diff,
-    })
+    Ok(Commit { name: name(subject, taken), message, own, diff })
 }
 
 /// Makes the stored form of commits on `base`; an error names all that cannot be stored.
@@ -257,9 +241,12 @@ pub fn take(env: &Env, base: &str, ids: &[String]) -> Result<Series> {
     Ok(series)
 }
 
+/// The names of seeded bugs that do not apply any more, and the diffs of others.
+type Moved = (Vec<String>, Vec<(PathBuf, String)>);
+
 /// Moves the seeded bugs from one end of the series to another; the names of those that do not apply
 /// any more, and the diffs of the others.
-fn move_mutants(env: &Env, from: &str, to: &str) -> Result<(Vec<String>, Vec<(PathBuf, String)>)> {
+fn move_mutants(env: &Env, from: &str, to: &str) -> Result<Moved> {
     let index = Index::new(env);
     let touched = index.run(&["diff-tree", "-r", "--name-only", from, to])?;
     let touched: BTreeSet<&str> = touched.lines().collect();
@@ -285,14 +272,7 @@ fn move_mutants(env: &Env, from: &str, to: &str) -> Result<(Vec<String>, Vec<(Pa
         let bug = index.commit(from, "seeded bug\n")?;
         let base = format!("--merge-base={from}");
         let mut merge = index.git();
-        merge.args([
-            "merge-tree",
-            "--write-tree",
-            "--no-messages",
-            &base,
-            to,
-            &bug,
-        ]);
+        merge.args(["merge-tree", "--write-tree", "--no-messages", &base, to, &bug]);
         let out = merge.output()?;
         match out.status.code() {
             Some(0) => {
@@ -316,10 +296,7 @@ pub fn store(env: &Env, old: &Series, from: &str, new: &Series, to: &str) -> Res
         fs::write(path, diff)?;
     }
     if !lost.is_empty() {
-        eprintln!(
-            "seeded bugs that do not apply any more: {}",
-            lost.join(", ")
-        );
+        eprintln!("seeded bugs that do not apply any more: {}", lost.join(", "));
     }
     Ok(())
 }
@@ -362,10 +339,7 @@ pub fn land(env: &Env) -> Result<i32> {
     }
     let range = format!("{base}..{tip}");
     let list =
-        ui::output(
-            env.git()
-                .args(["rev-list", "--reverse", "--topo-order", "--parents", &range]),
-        )?;
+        ui::output(env.git().args(["rev-list", "--reverse", "--topo-order", "--parents", &range]))?;
     let mut ids = Vec::new();
     for line in list.lines() {
         let commits: Vec<&str> = line.split(' ').collect();
@@ -397,11 +371,7 @@ pub fn land(env: &Env) -> Result<i32> {
         ui::output(env.git().args(["update-ref", name, tip]))?;
     }
     forget_new_base(env)?;
-    let changed = new
-        .commits
-        .iter()
-        .filter(|commit| !old.commits.contains(commit))
-        .count();
+    let changed = new.commits.iter().filter(|commit| !old.commits.contains(commit)).count();
     println!(
         "{} commits, {changed} of them new or changed. `git status` shows what `git commit` takes.",
         ids.len()

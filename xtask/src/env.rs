@@ -77,13 +77,7 @@ impl Env {
                 bail!("{} is not a kernel tree", dir.display());
             }
         }
-        Ok(Self {
-            repo,
-            cache,
-            toolchain,
-            kernel,
-            _lock: None,
-        })
+        Ok(Self { repo, cache, toolchain, kernel, _lock: None })
     }
 
     /// Makes sure that only one invocation works on the cache.
@@ -182,8 +176,7 @@ impl Env {
 
 /// The absolute path of a file or directory that has to be there.
 pub fn canonical(path: &Path, what: &str) -> Result<PathBuf> {
-    path.canonicalize()
-        .with_context(|| format!("no {what} {}", path.display()))
+    path.canonicalize().with_context(|| format!("no {what} {}", path.display()))
 }
 
 pub fn hash(value: &impl Hash) -> u64 {

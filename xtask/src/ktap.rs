@@ -22,10 +22,7 @@ pub struct Case {
 
 impl Case {
     pub fn new(name: impl Into<String>, outcome: Outcome) -> Self {
-        Self {
-            name: name.into(),
-            outcome,
-        }
+        Self { name: name.into(), outcome }
     }
 
     pub fn of(name: impl Into<String>, passed: bool) -> Self {
@@ -176,10 +173,7 @@ not ok 2 selftests: blkfilter: test_b.sh # exit=1
         let cut = &GOOD[..GOOD.find("# # failed").unwrap()];
         assert_eq!(
             failures(cut),
-            [
-                "test_b.sh: C9: late call",
-                "the run ended after 1 of 2 scripts"
-            ]
+            ["test_b.sh: C9: late call", "the run ended after 1 of 2 scripts"]
         );
         assert_eq!(failures(""), ["the run ended after 0 of 0 scripts"]);
     }

@@ -103,10 +103,7 @@ fn end_of_report(lines: &[&str], at: usize) -> usize {
         line.contains("end trace") || line.contains("end Kernel panic") || line.starts_with("====")
     };
     // A stack trace ends a report of the kind without an end mark.
-    let trace = rest
-        .iter()
-        .take(80)
-        .position(|line| text(line).contains("</TASK>"));
+    let trace = rest.iter().take(80).position(|line| text(line).contains("</TASK>"));
     let mark = rest.iter().take(200).position(|line| ends(line));
     let length = match (mark, trace) {
         (Some(mark), _) => mark + 1,

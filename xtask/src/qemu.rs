@@ -88,11 +88,7 @@ impl Outcome {
     /// An error if the log is not clean or the command failed.
     pub fn check(&self) -> Result<()> {
         if !self.splats.is_empty() {
-            bail!(
-                "in the kernel log ({}):\n{}",
-                self.console.display(),
-                self.splats.join("\n\n")
-            );
+            bail!("in the kernel log ({}):\n{}", self.console.display(), self.splats.join("\n\n"));
         }
         if self.status != 0 {
             let status = self.status;
@@ -280,12 +276,7 @@ pub fn run(env: &Env, guest: &Guest, mut line: impl FnMut(&str)) -> Result<Outco
     if splats.is_empty() {
         remove_all(&dir)?;
     }
-    Ok(Outcome {
-        status,
-        splats,
-        log,
-        console,
-    })
+    Ok(Outcome { status, splats, log, console })
 }
 
 /// Runs QEMU to its end, or to the time-out: false. With a time-out, its output goes to `line`;
@@ -391,13 +382,7 @@ mod tests {
     #[test]
     fn each_way_to_die_has_its_message() {
         let why = |ended, log: &str, splats: &[String]| {
-            why_no_status(
-                ended,
-                Duration::from_secs(7),
-                log,
-                splats,
-                "no such device\n",
-            )
+            why_no_status(ended, Duration::from_secs(7), log, splats, "no such device\n")
         };
         let booted = "[    0.0] Linux version 7.3.4\n";
         let up = format!("{booted}[    3.0] blkfilter: user space is up\n");

@@ -44,11 +44,7 @@ pub fn run(env: &Env, options: Options) -> Result<i32> {
     // One word is a script, more are a command and its arguments.
     let command = match options.command.as_slice() {
         [script] => script.clone(),
-        words => words
-            .iter()
-            .map(|word| quote(word))
-            .collect::<Vec<_>>()
-            .join(" "),
+        words => words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "),
     };
     let guest = qemu::Guest {
         disks: options.disk.into_iter().map(|disk| (disk, true)).collect(),

@@ -59,21 +59,13 @@ impl Commit {
         let (message, rest) = text.split_once("\n---\n").context("no line `---`")?;
         let at = match rest.starts_with("diff --git ") {
             true => 0,
-            false => rest
-                .find("\ndiff --git ")
-                .map_or(rest.len(), |newline| newline + 1),
+            false => rest.find("\ndiff --git ").map_or(rest.len(), |newline| newline + 1),
         };
         let mut own = BTreeMap::new();
         for line in rest[..at].lines() {
             let version = match line.split(' ').collect::<Vec<_>>()[..] {
                 ["deleted", path] => (path, None),
-                [mode, id, path] => (
-                    path,
-                    Some(Version {
-                        mode: mode.into(),
-                        id: id.into(),
-                    }),
-                ),
+                [mode, id, path] => (path, Some(Version { mode: mode.into(), id: id.into() })),
                 _ => bail!("what is the line {line:?}?"),
             };
             own.insert(version.0.to_string(), version.1);
@@ -114,9 +106,7 @@ impl Series {
             Commit::parse(name, &read(&format!("{name}.patch"))?)
                 .with_context(|| format!("series/{name}.patch is broken"))
         });
-        Ok(Self {
-            commits: commits.collect::<Result<_>>()?,
-        })
+        Ok(Self { commits: commits.collect::<Result<_>>()? })
     }
 
     /// Our files as they are after the last commit.
@@ -235,10 +225,7 @@ pub struct Index<'a> {
 
 impl<'a> Index<'a> {
     pub fn new(env: &'a Env) -> Self {
-        Self {
-            env,
-            path: env.linux().join(".git/blkfilter-index"),
-        }
+        Self { env, path: env.linux().join(".git/blkfilter-index") }
     }
 
     pub fn git(&self) -> Command {
@@ -334,10 +321,7 @@ pub fn assemble(env: &Env, base: &str, series: &Series) -> Result<Vec<String>> {
             format!("{mode} {id}\t{path}\n")
         });
         let entries: String = entries.collect();
-        index.feed(
-            &["update-index", "--add", "--index-info"],
-            entries.as_bytes(),
-        )?;
+        index.feed(&["update-index", "--add", "--index-info"], entries.as_bytes())?;
         let parent = ids.last().map_or(base, String::as_str);
         ids.push(index.commit(parent, &commit.message)?);
     }
@@ -348,23 +332,14 @@ pub fn assemble(env: &Env, base: &str, series: &Series) -> Result<Vec<String>> {
 pub fn files(env: &Env) -> Result<BTreeMap<String, Version>> {
     let mut git = env.tool("git");
     git.arg("-C").arg(&env.repo);
-    git.args([
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-        "--",
-    ]);
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]);
     let list = ui::output(git.args(DIRECTORIES))?;
     let mut paths: Vec<&str> = list.split('\0').filter(|path| !path.is_empty()).collect();
     paths.retain(|path| env.repo.join(path).exists());
     paths.sort();
     paths.dedup();
-    let sources: String = paths
-        .iter()
-        .map(|path| format!("{}\n", env.repo.join(path).display()))
-        .collect();
+    let sources: String =
+        paths.iter().map(|path| format!("{}\n", env.repo.join(path).display())).collect();
     let how = ["hash-object", "-w", "--no-filters", "--stdin-paths"];
     let ids = String::from_utf8(Index::new(env).feed(&how, sources.as_bytes())?)?;
     if ids.lines().count() != paths.len() {
@@ -408,20 +383,14 @@ pub fn may_touch(path: &str) -> bool {
 /// Puts the versions of `versions.pack` among the objects of the build tree.
 pub fn unpack(env: &Env, series: &Series) -> Result<()> {
     let index = Index::new(env);
-    let list: String = series
-        .in_the_middle()
-        .iter()
-        .map(|id| format!("{id}\n"))
-        .collect();
+    let list: String = series.in_the_middle().iter().map(|id| format!("{id}\n")).collect();
     let missing = || -> Result<bool> {
         let said = index.feed(&["cat-file", "--batch-check"], list.as_bytes())?;
         Ok(String::from_utf8_lossy(&said).contains(" missing"))
     };
     if missing()? {
         let pack = fs::read(env.repo.join("series/versions.pack"))?;
-        index
-            .feed(&["unpack-objects", "-q"], &pack)
-            .context("series/versions.pack is broken")?;
+        index.feed(&["unpack-objects", "-q"], &pack).context("series/versions.pack is broken")?;
         if missing()? {
             bail!("series/versions.pack does not have all versions that series/*.patch name");
         }
@@ -540,9 +509,7 @@ pub fn write(env: &Env, out: &Path, version: u32) -> Result<Vec<String>> {
     names.sort();
     let cover = out.join(names.first().context("git wrote no patches")?);
     let text = fs::read_to_string(env.repo.join("series/cover"))?;
-    let (subject, body) = text
-        .split_once("\n\n")
-        .context("series/cover has no body")?;
+    let (subject, body) = text.split_once("\n\n").context("series/cover has no body")?;
     let mut body = body.trim_end().to_string();
     if let Ok(changes) = fs::read_to_string(env.repo.join("series/changes")) {
         body += &format!("\n\n{}", changes.trim_end());
@@ -572,13 +539,7 @@ pub fn check(env: &Env) -> Result<i32> {
             git
         };
         // `git am` needs only the files that the patches touch.
-        let sparse = [
-            "sparse-checkout",
-            "set",
-            "--no-cone",
-            "/MAINTAINERS",
-            "/block/",
-        ];
+        let sparse = ["sparse-checkout", "set", "--no-cone", "/MAINTAINERS", "/block/"];
         ui::output(git().args(sparse))?;
         ui::output(git().args(["checkout", "-q", "--detach", &base]))?;
         for name in &names[1..] {
@@ -595,10 +556,7 @@ pub fn check(env: &Env) -> Result<i32> {
         if source::is_recorded(env, &base)? && edit::take(env, &base, &ids)? != series {
             bail!("storing the commits again does not give what series/ has: `cargo xtask edit` and `cargo xtask land` mend that");
         }
-        println!(
-            "{} patches apply and give the tree that is built",
-            names.len() - 1
-        );
+        println!("{} patches apply and give the tree that is built", names.len() - 1);
         Ok(0)
     })
 }

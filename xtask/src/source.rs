@@ -49,28 +49,18 @@ impl Base {
         };
         let needed = |word| value(word).with_context(|| format!("series/base has no {word}"));
         let package = match value("package") {
-            Some(name) => Some(Package {
-                name,
-                version: needed("version")?,
-                sha256: needed("sha256")?,
-            }),
+            Some(name) => {
+                Some(Package { name, version: needed("version")?, sha256: needed("sha256")? })
+            }
             None => None,
         };
-        Ok(Self {
-            linux: needed("linux")?,
-            tree: needed("tree")?,
-            package,
-        })
+        Ok(Self { linux: needed("linux")?, tree: needed("tree")?, package })
     }
 
     pub fn text(&self) -> String {
         let mut text = format!("linux {}\n", self.linux);
         if let Some(package) = &self.package {
-            let Package {
-                name,
-                version,
-                sha256,
-            } = package;
+            let Package { name, version, sha256 } = package;
             text += &format!("package {name}\nversion {version}\nsha256 {sha256}\n");
         }
         text + &format!("tree {}\n", self.tree)
@@ -84,11 +74,7 @@ impl Base {
 /// Runs a shell script of the toolchain in `dir`, with the network.
 fn script(env: &Env, dir: &Path, text: &str, arguments: &[&str]) -> Result<String> {
     let mut command = env.tool_in(dir, "bash", &[]);
-    ui::output(
-        command
-            .args(["-eo", "pipefail", "-c", text, "bash"])
-            .args(arguments),
-    )
+    ui::output(command.args(["-eo", "pipefail", "-c", text, "bash"]).args(arguments))
 }
 
 /// The versions of a package that the archive has, newest first.
@@ -190,22 +176,13 @@ fn import(
         }
         let commit = ui::output(&mut command)?.trim().to_string();
         if is_new {
-            script(
-                env,
-                &partial,
-                "git update-ref --no-deref HEAD \"$1\"",
-                &[&commit],
-            )?;
+            script(env, &partial, "git update-ref --no-deref HEAD \"$1\"", &[&commit])?;
             fs::rename(&partial, &linux)?;
         } else {
             remove_all(&partial)?;
         }
         let tree = ui::output(env.git().args(["rev-parse", &format!("{commit}^{{tree}}")]))?;
-        let base = Base {
-            linux: version.clone(),
-            tree: tree.trim().into(),
-            package,
-        };
+        let base = Base { linux: version.clone(), tree: tree.trim().into(), package };
         ui::output(env.git().args(["update-ref", &base.branch(), &commit]))?;
         Ok((commit, base))
     })
@@ -223,9 +200,8 @@ pub fn ensure(env: &Env) -> Result<String> {
         if let Some(commit) = there.then(|| known("refs/base/own")).flatten() {
             return Ok(commit.trim().into());
         }
-        let (commit, _) = import(env, &dir.display().to_string(), |into| {
-            copy(dir, into).map(|()| None)
-        })?;
+        let (commit, _) =
+            import(env, &dir.display().to_string(), |into| copy(dir, into).map(|()| None))?;
         ui::output(env.git().args(["update-ref", "refs/base/own", &commit]))?;
         return Ok(commit);
     }
@@ -271,10 +247,7 @@ fn fetch(env: &Env, wanted: &Base) -> Result<String> {
         bail!("{name} {version} is not the package that series/base has the checksums of");
     }
     if version != &package.version {
-        eprintln!(
-            "NOTE: {name} {} is not offered any more; using {version}",
-            package.version
-        );
+        eprintln!("NOTE: {name} {} is not offered any more; using {version}", package.version);
         ui::output(env.git().args(["update-ref", &wanted.branch(), &commit]))?;
     }
     Ok(commit)
@@ -286,9 +259,7 @@ pub fn named(env: &Env, what: &str) -> Result<(String, Base)> {
     let dir = PathBuf::from(what);
     if dir.is_dir() {
         let dir = dir.canonicalize()?;
-        return import(env, &dir.display().to_string(), |into| {
-            copy(&dir, into).map(|()| None)
-        });
+        return import(env, &dir.display().to_string(), |into| copy(&dir, into).map(|()| None));
     }
     let now = Base::read(&env.repo)?.package;
     let (name, version) = match what.split_once('=') {
@@ -305,9 +276,7 @@ pub fn named(env: &Env, what: &str) -> Result<(String, Base)> {
             versions.join(", ")
         );
     }
-    import(env, &format!("{name} {version}"), |into| {
-        unpack(env, &name, version, into).map(Some)
-    })
+    import(env, &format!("{name} {version}"), |into| unpack(env, &name, version, into).map(Some))
 }
 
 #[cfg(test)]
@@ -316,11 +285,7 @@ mod tests {
 
     #[test]
     fn base_is_read_as_written() {
-        let mut base = Base {
-            linux: "7.3.4".into(),
-            tree: "abc".into(),
-            package: None,
-        };
+        let mut base = Base { linux: "7.3.4".into(), tree: "abc".into(), package: None };
         assert_eq!(Base::parse(&base.text()).unwrap(), base);
         base.package = Some(Package {
             name: "linux-source-7.3".into(),

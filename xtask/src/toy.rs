@@ -48,18 +48,13 @@ fn git(dir: &Path, line: &str) -> String {
         None => line.split(' ').map(str::to_string).collect(),
     };
     let mut git = Command::new("git");
-    git.arg("-C")
-        .arg(dir)
-        .args(["-c", "user.name=t", "-c", "user.email=t@t"]);
+    git.arg("-C").arg(dir).args(["-c", "user.name=t", "-c", "user.email=t@t"]);
     ui::output(git.args(words)).unwrap()
 }
 
 fn kernel(dir: &Path, core: &str) {
     put(dir.join("block/core.c"), core);
-    put(
-        dir.join("Makefile"),
-        "VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n",
-    );
+    put(dir.join("Makefile"), "VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n");
     put(dir.join("MAINTAINERS"), "A\nM:\ta\n\nZ\nM:\tz\n");
 }
 
@@ -80,11 +75,7 @@ impl Toy {
         let tree = git(&linux, "rev-parse HEAD^{tree}").trim().to_string();
         git(&linux, &format!("update-ref refs/base/{tree} HEAD"));
         git(&linux, "checkout -q --detach");
-        let base = Base {
-            linux: "7.3.4".into(),
-            tree,
-            package: None,
-        };
+        let base = Base { linux: "7.3.4".into(), tree, package: None };
         put(toy.repo().join("series/base"), &base.text());
         put(toy.repo().join("series/cover"), "Subject\n\nText.\n");
         put(toy.repo().join("README.md"), "Not of the series.\n");
@@ -94,10 +85,7 @@ impl Toy {
         git(&linux, "add -A");
         git(&linux, "commit -q -m block: one\n\nText of one.");
         put(linux.join("block/new.c"), SECOND);
-        put(
-            linux.join("MAINTAINERS"),
-            "A\nM:\ta\n\nM\nM:\tm\n\nZ\nM:\tz\n",
-        );
+        put(linux.join("MAINTAINERS"), "A\nM:\ta\n\nM\nM:\tm\n\nZ\nM:\tz\n");
         git(&linux, "add -A");
         git(&linux, "commit -q -m block: two");
         put(linux.join("tools/test.sh"), "#!/bin/sh\ntrue\n");
@@ -208,10 +196,7 @@ fn round_trip() {
     git(&linux, "add -A");
     git(&linux, "commit -q -m kernel");
     let tree = git(&linux, "rev-parse HEAD^{tree}");
-    git(
-        &linux,
-        &format!("update-ref refs/base/{} HEAD", tree.trim()),
-    );
+    git(&linux, &format!("update-ref refs/base/{} HEAD", tree.trim()));
     series::sync(&env, None).unwrap();
     assert_eq!(trees(&linux), mine);
 }
@@ -257,11 +242,7 @@ fn what_cannot_be_taken_is_refused() {
     put(tree.join("xtask/x"), "x\n");
     git(&tree, "add -A");
     git(&tree, "commit -q -m block: outside");
-    toy.refused(&[
-        "README is outside",
-        "series/x is outside",
-        "xtask/x is outside",
-    ]);
+    toy.refused(&["README is outside", "series/x is outside", "xtask/x is outside"]);
     back();
     std::os::unix::fs::symlink("new.c", tree.join("block/link.c")).unwrap();
     git(&tree, "add -A");
@@ -287,9 +268,7 @@ fn what_cannot_be_taken_is_refused() {
     let mut env = Env::new(Toolchain::Host, Some(toy.linux()));
     if let Ok(env) = &mut env {
         env.cache.clone_from(&toy.0.cache);
-        let error = edit::edit(env, &Options::default())
-            .unwrap_err()
-            .to_string();
+        let error = edit::edit(env, &Options::default()).unwrap_err().to_string();
         assert!(error.contains("--kernel"), "{error}");
     }
 }
@@ -308,29 +287,18 @@ fn work_that_was_not_landed_stays() {
     let tree = toy.tree();
     put(tree.join("block/new.c"), "mine\n");
     let refused = |word: &str| {
-        let error = edit::edit(&toy.0, &Options::default())
-            .unwrap_err()
-            .to_string();
+        let error = edit::edit(&toy.0, &Options::default()).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
-        assert_eq!(
-            fs::read_to_string(tree.join("block/new.c")).unwrap(),
-            "mine\n"
-        );
+        assert_eq!(fs::read_to_string(tree.join("block/new.c")).unwrap(), "mine\n");
     };
     refused("not committed");
     git(&tree, "commit -q -a -m block: mine");
     refused("not landed");
     // Builds do not care, and do not see these edits.
     series::sync(&toy.0, None).unwrap();
-    assert_eq!(
-        fs::read_to_string(toy.linux().join("block/new.c")).unwrap(),
-        SECOND
-    );
+    assert_eq!(fs::read_to_string(toy.linux().join("block/new.c")).unwrap(), SECOND);
     edit::edit(&toy.0, &Options { discard: true }).unwrap();
-    assert_eq!(
-        fs::read_to_string(tree.join("block/new.c")).unwrap(),
-        SECOND
-    );
+    assert_eq!(fs::read_to_string(tree.join("block/new.c")).unwrap(), SECOND);
 }
 
 #[test]
@@ -345,10 +313,7 @@ fn builds_stay_incremental() {
     assert_eq!(modified(), before);
     put(core, "edited\n");
     let error = series::sync(&toy.0, None).unwrap_err().to_string();
-    assert!(
-        error.contains("block/core.c") && error.contains("edit"),
-        "{error}"
-    );
+    assert!(error.contains("block/core.c") && error.contains("edit"), "{error}");
 }
 
 /// What `absorb` makes of an edit of `block/new.c`: the file after each of the two commits.
@@ -356,12 +321,8 @@ fn absorbed(name: &str, text: &str, into: Option<&str>) -> Result<(String, Strin
     let toy = Toy::new(name);
     put(toy.repo().join("block/new.c"), text);
     let before = toy.content();
-    if let Err(error) = absorb::absorb(
-        &toy.0,
-        &absorb::Options {
-            into: into.map(str::to_string),
-        },
-    ) {
+    if let Err(error) = absorb::absorb(&toy.0, &absorb::Options { into: into.map(str::to_string) })
+    {
         assert_eq!(toy.content(), before);
         return Err(error);
     }
@@ -373,33 +334,21 @@ fn absorbed(name: &str, text: &str, into: Option<&str>) -> Result<(String, Strin
 #[test]
 fn edits_go_where_the_lines_came_from() {
     let (first, second) = absorbed("absorb1", "a\nB\nx\ny\nc\nd\n", None).unwrap();
-    assert_eq!(
-        (first.as_str(), second.as_str()),
-        ("a\nB\nc\nd\n", "a\nB\nx\ny\nc\nd\n")
-    );
+    assert_eq!((first.as_str(), second.as_str()), ("a\nB\nc\nd\n", "a\nB\nx\ny\nc\nd\n"));
     let (first, second) = absorbed("absorb2", "a\nb\nx\nz\ny\nc\nd\n", None).unwrap();
-    assert_eq!(
-        (first.as_str(), second.as_str()),
-        (FIRST, "a\nb\nx\nz\ny\nc\nd\n")
-    );
+    assert_eq!((first.as_str(), second.as_str()), (FIRST, "a\nb\nx\nz\ny\nc\nd\n"));
     let (first, _) = absorbed("absorb3", "a\nb\nx\ny\nc\nd\ne\n", None).unwrap();
     assert_eq!(first, "a\nb\nc\nd\ne\n");
     // Two hunks, two commits.
     let (first, second) = absorbed("absorb4", "A\nb\nx\nY\nc\nd\n", None).unwrap();
-    assert_eq!(
-        (first.as_str(), second.as_str()),
-        ("A\nb\nc\nd\n", "A\nb\nx\nY\nc\nd\n")
-    );
+    assert_eq!((first.as_str(), second.as_str()), ("A\nb\nc\nd\n", "A\nb\nx\nY\nc\nd\n"));
 }
 
 #[test]
 fn unclear_edits_are_a_question() {
     let text = "a\nb\nnew\nx\ny\nc\nd\n";
     let error = absorbed("question", text, None).unwrap_err().to_string();
-    assert!(
-        error.contains("block/new.c:3: block-one or block-two?"),
-        "{error}"
-    );
+    assert!(error.contains("block/new.c:3: block-one or block-two?"), "{error}");
     assert!(error.contains("--into"), "{error}");
     let (first, second) = absorbed("answer2", text, Some("2")).unwrap();
     assert_eq!((first.as_str(), second.as_str()), (FIRST, text));
@@ -407,19 +356,11 @@ fn unclear_edits_are_a_question() {
     assert_eq!(first, "a\nb\nnew\nc\nd\n");
     let both = "a\nB\nX\ny\nc\nd\n";
     let error = absorbed("question2", both, None).unwrap_err().to_string();
-    assert!(
-        error.contains("block/new.c:2: block-one or block-two?"),
-        "{error}"
-    );
+    assert!(error.contains("block/new.c:2: block-one or block-two?"), "{error}");
     let error = absorbed("fit", both, Some("one")).unwrap_err().to_string();
-    assert!(
-        error.contains("does not fit this file as it is in block-one"),
-        "{error}"
-    );
+    assert!(error.contains("does not fit this file as it is in block-one"), "{error}");
     absorbed("fits", both, Some("two")).unwrap();
-    let error = absorbed("answer0", text, Some("nobody"))
-        .unwrap_err()
-        .to_string();
+    let error = absorbed("answer0", text, Some("nobody")).unwrap_err().to_string();
     assert!(error.contains("no commit"), "{error}");
 }
 
@@ -428,17 +369,8 @@ fn files_come_and_go() {
     let toy = Toy::new("files");
     put(toy.repo().join("tools/more.sh"), "more\n");
     let error = series::sync(&toy.0, None).unwrap_err().to_string();
-    assert!(
-        error.contains("tools/more.sh: no commit has this file"),
-        "{error}"
-    );
-    absorb::absorb(
-        &toy.0,
-        &absorb::Options {
-            into: Some("three".into()),
-        },
-    )
-    .unwrap();
+    assert!(error.contains("tools/more.sh: no commit has this file"), "{error}");
+    absorb::absorb(&toy.0, &absorb::Options { into: Some("three".into()) }).unwrap();
     assert_eq!(toy.at(3, "tools/more.sh"), "more\n");
     git(&toy.repo(), "add -A");
     fs::remove_file(toy.repo().join("block/new.c")).unwrap();
@@ -466,10 +398,7 @@ fn seeded_bugs_move_along() {
     let near = toy.content()["xtask/mutants/near/diff"].clone();
     assert!(String::from_utf8(near).unwrap().contains("-d\n"));
     let changed = git(&toy.repo(), "diff --name-only");
-    assert!(
-        changed.contains("mutants/near") && !changed.contains("mutants/hit"),
-        "{changed}"
-    );
+    assert!(changed.contains("mutants/near") && !changed.contains("mutants/hit"), "{changed}");
     series::sync(&toy.0, Some(&toy.repo().join("xtask/mutants/near"))).unwrap();
     let text = fs::read_to_string(toy.linux().join("block/new.c")).unwrap();
     assert_eq!(text, "a2\nb\nx\ny\nc\n");
@@ -482,35 +411,17 @@ fn series_moves_to_another_kernel() {
     let before = toy.content();
     let other = toy.0.cache.join("other-kernel");
     kernel(&other, "zero\none\ntwo\nthree\nfour\nfive\n");
-    put(
-        other.join("Makefile"),
-        "VERSION = 7\nPATCHLEVEL = 4\nSUBLEVEL = 0\n",
-    );
+    put(other.join("Makefile"), "VERSION = 7\nPATCHLEVEL = 4\nSUBLEVEL = 0\n");
     let start = |dir: &Path| {
         let base = Some(dir.display().to_string());
-        edit::rebase(
-            &toy.0,
-            &Rebase {
-                base,
-                ..Rebase::default()
-            },
-        )
+        edit::rebase(&toy.0, &Rebase { base, ..Rebase::default() })
     };
-    let abort_it = Rebase {
-        abort: true,
-        ..Rebase::default()
-    };
-    let go_on = Rebase {
-        r#continue: true,
-        ..Rebase::default()
-    };
+    let abort_it = Rebase { abort: true, ..Rebase::default() };
+    let go_on = Rebase { r#continue: true, ..Rebase::default() };
     start(&other).unwrap();
     let base = Base::read(&toy.repo()).unwrap();
     assert_eq!((base.linux.as_str(), &base.package), ("7.4.0", &None));
-    assert_eq!(
-        toy.at(1, "block/core.c"),
-        "zero\none\nTWO\nthree\nfour\nfive\n"
-    );
+    assert_eq!(toy.at(1, "block/core.c"), "zero\none\nTWO\nthree\nfour\nfive\n");
     series::check(&toy.0).unwrap();
     // Who has the old state of the repository gets the old kernel.
     toy.commit();
@@ -525,19 +436,13 @@ fn series_moves_to_another_kernel() {
     kernel(&third, "zero\none\n2\nthree\nfour\nfive\n");
     for abort in [true, false] {
         let error = start(&third).unwrap_err().to_string();
-        assert!(
-            error.contains("conflicts") && error.contains("--continue"),
-            "{error}"
-        );
+        assert!(error.contains("conflicts") && error.contains("--continue"), "{error}");
         assert_eq!(toy.content(), moved);
         let again = start(&third).unwrap_err().to_string();
         assert!(again.contains("under way"), "{again}");
         toy.refused(&["a rebase that is not finished"]);
         let core = fs::read_to_string(toy.tree().join("block/core.c")).unwrap();
-        assert!(
-            core.contains("<<<<<<<") && core.contains(">>>>>>>"),
-            "{core}"
-        );
+        assert!(core.contains("<<<<<<<") && core.contains(">>>>>>>"), "{core}");
         if abort {
             edit::rebase(&toy.0, &abort_it).unwrap();
             assert_eq!(toy.content(), moved);
@@ -547,18 +452,12 @@ fn series_moves_to_another_kernel() {
         // Not mended yet.
         let error = edit::rebase(&toy.0, &go_on).unwrap_err().to_string();
         assert!(error.contains("conflicts"), "{error}");
-        put(
-            toy.tree().join("block/core.c"),
-            "zero\none\nII\nthree\nfour\nfive\n",
-        );
+        put(toy.tree().join("block/core.c"), "zero\none\nII\nthree\nfour\nfive\n");
         git(&toy.tree(), "add -A");
         edit::rebase(&toy.0, &go_on).unwrap();
     }
     assert_eq!(Base::read(&toy.repo()).unwrap().linux, "7.3.4");
-    assert_eq!(
-        toy.at(3, "block/core.c"),
-        "zero\none\nII\nthree\nfour\nfive\n"
-    );
+    assert_eq!(toy.at(3, "block/core.c"), "zero\none\nII\nthree\nfour\nfive\n");
     assert_eq!(toy.at(2, "block/new.c"), SECOND);
     series::check(&toy.0).unwrap();
     let error = start(Path::new("/nowhere")).unwrap_err().to_string();

@@ -47,10 +47,7 @@ pub fn step<T>(name: &str, run: impl FnOnce(&Step) -> Result<T>) -> Result<T> {
     let took = step.since.elapsed();
     let end = if result.is_ok() { "done" } else { "FAILED" };
     eprintln!("==> {name}: {end} in {:.1} s", took.as_secs_f64());
-    TIMES
-        .lock()
-        .expect("no panics under it")
-        .push((name.to_string(), took));
+    TIMES.lock().expect("no panics under it").push((name.to_string(), took));
     result
 }
 
@@ -104,12 +101,7 @@ pub fn run_logged(command: &mut Command, log: &Path, step: &Step) -> Result<()> 
         }
     };
     if !status.success() {
-        bail!(
-            "{} failed ({status}); the end of {}:\n{}",
-            step.name,
-            log.display(),
-            tail(log, 30)
-        );
+        bail!("{} failed ({status}); the end of {}:\n{}", step.name, log.display(), tail(log, 30));
     }
     Ok(())
 }

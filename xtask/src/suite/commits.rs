@@ -69,10 +69,7 @@ fn trees(env: &Env, commits: &[Commit], ids: &[String]) -> Result<Vec<Tree>> {
         let end = rest.iter().position(|byte| *byte == b'\n');
         let (head, content) = rest.split_at(end.context("git gave too little")? + 1);
         let size = std::str::from_utf8(head)?.trim().rsplit(' ').next();
-        let size: usize = size
-            .unwrap_or_default()
-            .parse()
-            .context("git has no such file")?;
+        let size: usize = size.unwrap_or_default().parse().context("git has no such file")?;
         let text = String::from_utf8_lossy(&content[..size]).into_owned();
         trees[n].insert(path, text);
         rest = &content[size + 1..];
@@ -83,9 +80,7 @@ fn trees(env: &Env, commits: &[Commit], ids: &[String]) -> Result<Vec<Tree>> {
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     let words = text.split(move |c| !is_part(c));
-    words
-        .map(|word| word.trim_matches(['.', '-']))
-        .filter(|word| word.len() > 2)
+    words.map(|word| word.trim_matches(['.', '-'])).filter(|word| word.len() > 2)
 }
 
 /// What a selftest can refer to: our files and modules, configuration options, and names in string
@@ -107,9 +102,7 @@ fn names(tree: &Tree) -> BTreeSet<&str> {
                 continue;
             }
             let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-            let code = text
-                .lines()
-                .filter(|line| !line.trim_start().starts_with("//"));
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
             let literals = code.flat_map(|line| line.split('"').skip(1).step_by(2));
             names.extend(literals.filter(|name| name.len() > 2 && name.chars().all(is_name)));
         }
@@ -120,16 +113,10 @@ fn names(tree: &Tree) -> BTreeSet<&str> {
 /// A line of a script without its prose: comments, what a check says, diagnostics.
 fn code(line: &str) -> &str {
     let line = line.trim_start();
-    if let Some(title) = ["check \"", "bail \""]
-        .iter()
-        .find_map(|start| line.strip_prefix(start))
-    {
+    if let Some(title) = ["check \"", "bail \""].iter().find_map(|start| line.strip_prefix(start)) {
         return title.split_once('"').map_or("", |(_, code)| code);
     }
-    match ["#", "echo \"#"]
-        .iter()
-        .any(|start| line.starts_with(start))
-    {
+    match ["#", "echo \"#"].iter().any(|start| line.starts_with(start)) {
         true => "",
         false => line.split(" # ").next().unwrap_or_default(),
     }
@@ -158,11 +145,7 @@ fn too_early(commits: &[Commit], trees: &[Tree], n: usize) -> Vec<String> {
             }
         }
         let numbered = |name: &str| {
-            let number = name
-                .strip_prefix("test_")?
-                .strip_suffix(".sh")?
-                .rsplit_once('_')?
-                .1;
+            let number = name.strip_prefix("test_")?.strip_suffix(".sh")?.rsplit_once('_')?.1;
             number.parse::<u32>().ok()
         };
         let makefile = tree.get(&format!("{SELFTESTS}Makefile"));
@@ -191,10 +174,7 @@ fn sources(commits: &[Commit]) -> Vec<String> {
     let mut sources = Vec::new();
     for commit in commits {
         own.extend(commit.own.iter().filter(|(path, _)| is_built(path)));
-        let mut changed = commit
-            .diff
-            .lines()
-            .filter_map(|line| line.strip_prefix("+++ b/"));
+        let mut changed = commit.diff.lines().filter_map(|line| line.strip_prefix("+++ b/"));
         if changed.any(|path| is_built(path) && path != "MAINTAINERS") {
             diffs += &commit.diff;
         }
@@ -344,16 +324,10 @@ mod tests {
     fn names_that_come_too_early() {
         let script = "tools/testing/selftests/blkfilter/test_a_01.sh";
         let config = "tools/testing/selftests/blkfilter/config";
-        let makefile = (
-            "tools/testing/selftests/blkfilter/Makefile",
-            "TEST_PROGS += test_a_01.sh",
-        );
+        let makefile = ("tools/testing/selftests/blkfilter/Makefile", "TEST_PROGS += test_a_01.sh");
         let first = [
             ("block/x.c", "a = \"seen\";"),
-            (
-                script,
-                "echo hook > x # late\n# late\ncheck \"a late b\" cat seen",
-            ),
+            (script, "echo hook > x # late\n# late\ncheck \"a late b\" cat seen"),
             (config, "CONFIG_LATE=y"),
             makefile,
         ];

@@ -48,11 +48,7 @@ fn objects(env: &Env, name: &str, source: PathBuf) -> Result<BTreeMap<String, St
 
 pub fn run(env: &Env) -> Result<Vec<Case>> {
     build::prepare(env)?;
-    let base = objects(
-        env,
-        "base",
-        build::worktree(env, "base", &source::ensure(env)?)?,
-    )?;
+    let base = objects(env, "base", build::worktree(env, "base", &source::ensure(env)?)?)?;
     let series = objects(env, "series", env.linux())?;
     println!("{} and {} objects compared", base.len(), series.len());
     let names: BTreeSet<&String> = base.keys().chain(series.keys()).collect();

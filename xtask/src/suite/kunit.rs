@@ -31,10 +31,7 @@ pub fn user_mode(env: &Env) -> Result<Vec<Case>> {
             "--make_options=CC=ccache clang",
             &build::jobs().replace("-j", "--jobs="),
             &format!("--build_dir={}", build.display()),
-            &format!(
-                "--kunitconfig={}/xtask/kernel/uml.config",
-                env.repo.display()
-            ),
+            &format!("--kunitconfig={}/xtask/kernel/uml.config", env.repo.display()),
             "--timeout=300",
         ];
         results(env, &args, "kunit-uml", step)
@@ -77,10 +74,7 @@ fn results(env: &Env, args: &[&str], log: &str, step: &ui::Step) -> Result<Vec<C
         bail!("kunit.py left no results");
     }
     let mut cases = Vec::new();
-    walk(
-        &serde_json::from_str(&fs::read_to_string(json)?)?,
-        &mut cases,
-    );
+    walk(&serde_json::from_str(&fs::read_to_string(json)?)?, &mut cases);
     Ok(cases)
 }
 

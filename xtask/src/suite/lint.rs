@@ -30,9 +30,7 @@ fn clippy(env: &Env, name: &str, options: &str, target: &str) -> Case {
 fn rustdoc(env: &Env) -> Result<Case> {
     build::kernel(env, Flavour::Plain)?;
     let log = env.log("rustdoc");
-    ui::step("rustdoc", |step| {
-        Build::of(env, Flavour::Plain).make(&["rustdoc"], "rustdoc", step)
-    })?;
+    ui::step("rustdoc", |step| Build::of(env, Flavour::Plain).make(&["rustdoc"], "rustdoc", step))?;
     let text = fs::read_to_string(&log)?;
     let is_ours = |line: &&str| line.contains("--> ") && line.contains("kernel/block/");
     let ours: Vec<&str> = text.lines().filter(is_ours).collect();

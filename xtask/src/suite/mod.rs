@@ -91,10 +91,7 @@ const SUITES: &[Suite] = &[
 /// The suites that the options ask for.
 fn chosen(options: &Options) -> Vec<&'static Suite> {
     let name = match options.pattern() {
-        Some(_) => Some(format!(
-            "selftests-{}",
-            options.flavour.unwrap_or(Plain).name()
-        )),
+        Some(_) => Some(format!("selftests-{}", options.flavour.unwrap_or(Plain).name())),
         None => options.only.clone(),
     };
     let Options { full, flavour, .. } = *options;
@@ -135,9 +132,7 @@ fn not_run<'a>(names: impl IntoIterator<Item = &'a String>, cases: &[Case]) -> V
         cases.iter().any(|case| case.name.starts_with(&start))
     };
     let missing = names.into_iter().filter(|name| !ran(name));
-    missing
-        .map(|name| Case::fail(format!("{name} did not run")))
-        .collect()
+    missing.map(|name| Case::fail(format!("{name} did not run"))).collect()
 }
 
 /// Whether `skips`, lines of "suite: test: reason", has a reason for a skip.
@@ -205,11 +200,7 @@ mod tests {
 
     fn names(full: bool, flavour: Option<Flavour>, only: &str) -> Vec<&'static str> {
         let only = (!only.is_empty()).then(|| only.to_string());
-        let options = Options {
-            full,
-            flavour,
-            only,
-        };
+        let options = Options { full, flavour, only };
         chosen(&options).iter().map(|suite| suite.name).collect()
     }
 
@@ -224,10 +215,7 @@ mod tests {
             names(false, None, ""),
             [&always[..], &plain, &["selftests-debug-smoke"]].concat()
         );
-        assert_eq!(
-            names(true, None, ""),
-            [&always[..], &plain, &full, &debug, &kcsan].concat()
-        );
+        assert_eq!(names(true, None, ""), [&always[..], &plain, &full, &debug, &kcsan].concat());
         assert_eq!(names(false, Some(Plain), ""), plain);
         assert_eq!(names(false, Some(Debug), ""), debug);
         assert_eq!(names(false, Some(Kcsan), ""), kcsan);

@@ -82,10 +82,7 @@ pub fn run(env: &Env, options: &Options) -> Result<i32> {
         }
         count += caught as usize;
         let verdict = if caught { "caught" } else { "NOT CAUGHT" };
-        println!(
-            "{verdict}: {}, by {} {}",
-            mutant.name, mutant.script, mutant.clause
-        );
+        println!("{verdict}: {}, by {} {}", mutant.name, mutant.script, mutant.clause);
     }
     ui::print_times();
     println!("caught {count}/{}", mutants.len());

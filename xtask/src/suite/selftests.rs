@@ -67,10 +67,7 @@ pub fn in_guest(
         false => "",
     };
     let rounds = if full { "BLKFILTER_ROUNDS=200 " } else { "" };
-    let tests: String = scripts
-        .iter()
-        .map(|script| format!(" -t blkfilter:{script}"))
-        .collect();
+    let tests: String = scripts.iter().map(|script| format!(" -t blkfilter:{script}")).collect();
     let mut guest = qemu::Guest::new(
         &kernel,
         format!(
@@ -83,11 +80,7 @@ pub fn in_guest(
     guest.kmemleak = flavour == Flavour::Debug;
     // The guest gets a disk /dev/pmem0.
     guest.cmdline = "memmap=64M!1G".into();
-    let mut seconds = if flavour == Flavour::Plain {
-        2700
-    } else {
-        5400
-    };
+    let mut seconds = if flavour == Flavour::Plain { 2700 } else { 5400 };
     if full {
         seconds *= 3;
     }

@@ -13,10 +13,7 @@ fn checker(file: &str) -> Option<(&'static str, &'static str)> {
         // Some lines of these files exclude each other.
         None
     } else if file.ends_with(".rs") {
-        Some((
-            "rustfmt",
-            "--check --edition 2021 --config-path .rustfmt.toml",
-        ))
+        Some(("rustfmt", "--check --edition 2021 --config-path .rustfmt.toml"))
     } else if core || file == "include/linux/blk-filter.h" {
         Some(("scripts/kernel-doc", "-none -Werror"))
     } else {
