@@ -9,11 +9,12 @@
 use crate::{
     edit,
     env::Env,
-    series::{self, Commit, Index, Series, Version},
-    source, ui,
+    git::Git,
+    series::{self, Commit, Series},
+    source,
 };
 use anyhow::{bail, Context, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Lines `old.0 .. old.0 + old.1` of the old version became `new.0 .. new.0 + new.1` of the new one,
 /// counted from 0.
@@ -98,10 +99,10 @@ fn with_hunks(old: &str, new: &str, hunks: &[Hunk]) -> String {
 
 /// What is being done.
 struct Absorb<'a> {
-    index: Index<'a>,
+    git: Git<'a>,
     /// The commits of the series as they are stored, and as git commits.
     old: &'a Series,
-    ids: &'a [String],
+    ids: Vec<String>,
     /// The commit that gets all that is not clear.
     into: Option<usize>,
     /// The commits as they become.
@@ -111,120 +112,91 @@ struct Absorb<'a> {
 }
 
 impl Absorb<'_> {
-    fn name(&self, n: usize) -> &str {
-        &self.old.commits[n].name
-    }
-
-    /// Decides; `None` leaves a question.
+    /// The commit that gets something; `None` leaves a question.
     fn decide(&mut self, what: &str, candidates: &BTreeSet<usize>) -> Option<usize> {
-        let target = match (candidates.first(), self.into) {
-            (Some(one), _) if candidates.len() == 1 => *one,
-            (_, Some(into)) => into,
-            _ => {
-                let names = candidates.iter().map(|n| self.name(*n));
-                let names = names.collect::<Vec<_>>().join(" or ");
-                self.questions.push(match names.is_empty() {
-                    true => format!("{what}: no commit has this file"),
-                    false => format!("{what}: {names}?"),
-                });
-                return None;
-            }
-        };
-        self.said.push(format!("{what}: {}", self.name(target)));
-        Some(target)
+        let name = |n: &usize| self.old.commits[*n].name.as_str();
+        let target = candidates.first().copied().filter(|_| candidates.len() == 1).or(self.into);
+        if let Some(target) = &target {
+            self.said.push(format!("{what}: {}", name(target)));
+        } else if candidates.is_empty() {
+            self.questions.push(format!("{what}: no commit has this file"));
+        } else {
+            let names = candidates.iter().map(name).collect::<Vec<_>>().join(" or ");
+            self.questions.push(format!("{what}: {names}?"));
+        }
+        target
     }
 
-    fn text(&self, path: &str, version: &Version) -> Result<String> {
-        let bytes = self.index.blob(&version.id)?;
+    fn text(&self, path: &str, version: &str) -> Result<String> {
+        let bytes = self.git.blob(series::id(version))?;
         String::from_utf8(bytes).with_context(|| format!("{path} is not text"))
+    }
+
+    /// The difference between two versions.
+    fn hunks(&self, from: &str, to: &str) -> Result<Vec<Hunk>> {
+        let (from, to) = (series::id(from), series::id(to));
+        let how = "diff -U0 --no-color --no-ext-diff --diff-algorithm=histogram";
+        let diff = self.git.run(&format!("{how} {from} {to}"))?;
+        Ok(diff.lines().filter_map(Hunk::parse).collect())
     }
 
     /// The commit that each line of the last version of a file came with.
     fn owners(&self, path: &str) -> Result<Vec<usize>> {
         let tip = self.ids.last().context("series/ is empty")?;
-        let mut git = self.index.git();
-        git.args(["blame", "-s", "-l", "--abbrev=40", tip, "--", path]);
+        let blame = self.git.run(&format!("blame -s -l --abbrev=40 {tip} -- {path}"))?;
         let owner = |line: &str| {
-            let id = line.trim_start_matches('^').get(..40)?;
+            let id = line.trim_start_matches('^').get(..39)?;
             self.ids.iter().position(|known| known.starts_with(id))
         };
-        let blame = ui::output(&mut git)?;
-        let owners = blame
-            .lines()
-            .map(|line| owner(line).with_context(|| format!("git blame of {path} says {line:?}")));
-        owners.collect()
+        let wrong = |line: &str| format!("git blame of {path} says {line:?}");
+        blame.lines().map(|line| owner(line).with_context(|| wrong(line))).collect()
     }
 
-    fn edited(&mut self, path: &str, before: &Version, after: &Version) -> Result<()> {
-        if before.mode != after.mode {
-            for commit in &mut self.commits {
-                if let Some(Some(version)) = commit.own.get_mut(path) {
-                    version.mode = after.mode.clone();
-                }
+    fn edited(&mut self, path: &str, before: &str, after: &str) -> Result<()> {
+        let mode = &after[..7];
+        if !before.starts_with(mode) {
+            for version in self.commits.iter_mut().filter_map(|commit| commit.own.get_mut(path)) {
+                version.replace_range(..7, mode);
             }
-            self.said.push(format!("{path}: mode {}", after.mode));
+            self.said.push(format!("{path}: mode {mode}"));
         }
-        if before.id == after.id {
-            return Ok(());
-        }
-        let new = self.text(path, after)?;
-        let owners = self.owners(path)?;
-        let (mut hunks, mut clear) = (Vec::new(), true);
-        for hunk in self.hunks(&before.id, &after.id)? {
+        let (new, owners) = (self.text(path, after)?, self.owners(path)?);
+        let mut hunks = Vec::new();
+        for hunk in self.hunks(before, after)? {
             let what = format!("{path}:{}", hunk.new.0 + 1);
-            match self.decide(&what, &hunk.candidates(&owners)) {
-                Some(target) => hunks.push((hunk, target)),
-                None => clear = false,
-            }
+            let target = self.decide(&what, &hunk.candidates(&owners));
+            hunks.extend(target.map(|target| (hunk, target)));
         }
-        if !clear {
+        if !self.questions.is_empty() {
             return Ok(());
         }
-
-        // `--into` may name a commit that did not change this file.
-        let mut version: Option<Version> = None;
+        let mut there: Option<String> = None;
         for n in 0..self.commits.len() {
-            match self.commits[n].own.get(path) {
-                Some(own) => version.clone_from(own),
-                None if hunks.iter().any(|(_, target)| *target == n) => {
-                    let there = version.clone().with_context(|| {
-                        format!("{path} does not exist yet in {}", self.name(n))
-                    })?;
-                    self.commits[n].own.insert(path.into(), Some(there));
+            // `--into` may name a commit that did not change this file.
+            let is_target = hunks.iter().any(|(_, target)| *target == n);
+            let own = self.commits[n].own.get(path).cloned();
+            there = own.clone().or(there);
+            let Some(version) = own.or_else(|| there.clone().filter(|_| is_target)) else {
+                if is_target {
+                    let name = &self.commits[n].name;
+                    self.questions.push(format!("{path} does not exist yet in {name}"));
                 }
-                None => {}
-            }
-        }
-        for n in 0..self.commits.len() {
-            let Some(Some(version)) = self.commits[n].own.get(path).cloned() else {
                 continue;
             };
-            let since = self.hunks(&version.id, &before.id)?;
-            let lines = lines_before(&since, owners.len());
+            let lines = lines_before(&self.hunks(&version, before)?, owners.len());
             let wanted = hunks.iter().filter(|(_, target)| *target <= n);
             let earlier: Option<Vec<Hunk>> = wanted.map(|(hunk, _)| hunk.earlier(&lines)).collect();
-            match earlier {
-                Some(earlier) => {
-                    let text = with_hunks(&self.text(path, &version)?, &new, &earlier);
-                    let id = self.index.store(text.as_bytes())?;
-                    let version = Some(Version { id, ..version });
-                    self.commits[n].own.insert(path.into(), version);
-                }
-                None => self.questions.push(format!(
-                    "{path}: the edit does not fit this file as it is in {}",
-                    self.name(n)
-                )),
+            if let Some(earlier) = earlier {
+                let text = with_hunks(&self.text(path, &version)?, &new, &earlier);
+                let version = format!("{mode}{}", self.git.store(text.as_bytes())?);
+                self.commits[n].own.insert(path.into(), version);
+            } else {
+                let name = &self.commits[n].name;
+                self.questions
+                    .push(format!("{path}: the edit does not fit this file as of {name}"));
             }
         }
         Ok(())
-    }
-
-    /// The difference between two contents.
-    fn hunks(&self, from: &str, to: &str) -> Result<Vec<Hunk>> {
-        let how = "diff -U0 --no-color --no-ext-diff --diff-algorithm=histogram";
-        let mut git = self.index.git();
-        let diff = ui::output(git.args(how.split(' ')).args([from, to]))?;
-        Ok(diff.lines().filter_map(Hunk::parse).collect())
     }
 }
 
@@ -237,49 +209,38 @@ pub struct Options {
 
 /// `cargo xtask absorb`.
 pub fn absorb(env: &Env, options: &Options) -> Result<i32> {
-    let base = source::ensure(env)?;
-    let (series, files) = (Series::read(&env.repo)?, series::files(env)?);
-    series::unpack(env, &series)?;
-    let new = edits(env, &base, series.clone(), &files, options.into.as_deref())?;
-    if new == series {
+    let old = Series::read(&env.repo)?;
+    if edits(env, &source::ensure(env)?, options.into.as_deref())? == old {
         println!("our files are as series/ has them");
     }
     Ok(0)
 }
 
 /// Takes what differs from the stored series in the repository's files into the commits, stores
-/// that, and says what went where.
-pub fn edits(
-    env: &Env,
-    base: &str,
-    old: Series,
-    files: &BTreeMap<String, Version>,
-    into: Option<&str>,
-) -> Result<Series> {
+/// that, and says what went where; the series as it is then.
+pub fn edits(env: &Env, base: &str, into: Option<&str>) -> Result<Series> {
+    let (git, old, files) = (Git::objects(env), Series::read(&env.repo)?, series::files(env)?);
+    series::unpack(env, &old)?;
     let last = old.last();
-    let mut paths: Vec<&str> =
-        last.keys().copied().chain(files.keys().map(String::as_str)).collect();
+    let mut paths: BTreeSet<&str> = files.keys().map(String::as_str).collect();
+    paths.extend(last.keys());
     paths.retain(|path| last.get(path).copied() != files.get(*path));
-    paths.sort();
-    paths.dedup();
     if paths.is_empty() {
         return Ok(old);
     }
     // The content that was edited is an object of the repository, if it was ever committed there.
-    let index = Index::new(env);
     for version in paths.iter().filter_map(|path| last.get(path)) {
-        if index.run(&["cat-file", "-e", &version.id]).is_err() {
-            let mut git = env.tool("git");
-            git.arg("-C").arg(&env.repo).args(["cat-file", "blob", &version.id]);
-            index.store(ui::output(&mut git).context("what series/ names is in no commit of the repository; `git checkout series` may help")?.as_bytes())?;
+        if git.run(&format!("cat-file -e {}", series::id(version))).is_err() {
+            let repo = Git::new(env, &env.repo);
+            git.store(&repo.blob(series::id(version)).context(
+                "series/ names a version that no commit of the repository has: `git checkout series`",
+            )?)?;
         }
     }
-
-    let ids = series::assembled(env, base, &old)?;
     let mut absorb = Absorb {
-        index,
+        git,
         old: &old,
-        ids: &ids,
+        ids: series::assemble(env, base, &old)?,
         into: into.map(|what| old.find(what)).transpose()?,
         commits: old.commits.clone(),
         questions: Vec::new(),
@@ -290,11 +251,10 @@ pub fn edits(
             (Some(before), Some(after)) => absorb.edited(path, before, after)?,
             (None, Some(after)) => {
                 if let Some(n) = absorb.decide(path, &BTreeSet::new()) {
-                    let own = &mut absorb.commits[n].own;
-                    own.insert(path.into(), Some(after.clone()));
+                    absorb.commits[n].own.insert(path.into(), after.clone());
                 }
             }
-            // It was never there.
+            // No commit brings the file any more.
             (_, None) => {
                 for commit in &mut absorb.commits {
                     commit.own.remove(path);
@@ -311,15 +271,11 @@ pub fn edits(
             absorb.questions.join("\n  ")
         );
     }
-    let (commits, said) = (absorb.commits, absorb.said);
-    let new = Series { commits };
-    let from = ids.last().context("series/ is empty")?;
-    let ids = series::assembled(env, base, &new)?;
-    let to = ids.last().context("series/ is empty")?;
-    edit::store(env, &old, from, &new, to)?;
-    for line in said {
-        eprintln!("{line}");
-    }
+    let (from, new) = (absorb.ids.pop().context("series/ is empty")?, absorb.commits);
+    let new = Series { commits: new };
+    let ids = series::assemble(env, base, &new)?;
+    edit::store(env, &old, &from, &new, ids.last().context("series/ is empty")?)?;
+    absorb.said.iter().for_each(|line| eprintln!("{line}"));
     Ok(new)
 }
 

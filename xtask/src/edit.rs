@@ -7,8 +7,9 @@
 //! being moved to; the lines for `series/base` are beside it in `.git/blkfilter-base`.
 
 use crate::{
-    env::Env,
-    series::{self, diff, may_touch, Commit, Index, Series, Version},
+    env::{remove_all, Env},
+    git::Git,
+    series::{self, may_touch, Commit, Series},
     source::{self, Base},
     ui,
 };
@@ -17,70 +18,44 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-const BRANCH: &str = "blkfilter";
+const BRANCH: &str = "refs/heads/blkfilter";
 const LAID: &str = "refs/blkfilter/laid";
 const NEW_BASE: &str = "refs/blkfilter/base";
 
-fn tree(env: &Env) -> PathBuf {
-    env.cache.join("edit")
-}
-
-fn git(env: &Env) -> Command {
-    let mut git = env.tool("git");
-    git.arg("-C").arg(tree(env));
-    git
-}
-
-/// The commit that a name stands for.
-fn resolve(env: &Env, name: &str) -> Option<String> {
-    let name = format!("{name}^{{commit}}");
-    let id = ui::output(env.git().args(["rev-parse", "-q", "--verify", &name]));
-    Some(id.ok()?.trim().to_string())
-}
-
-fn own_kernel_refused(env: &Env) -> Result<()> {
+/// The tree for editing, which may not be there.
+fn tree(env: &Env) -> Result<PathBuf> {
     if env.kernel.is_some() {
-        bail!("--kernel builds and tests with another kernel; `cargo xtask rebase --base DIR` moves the series to one");
+        bail!(
+            "--kernel builds and tests with another kernel; `rebase --base DIR` moves the series"
+        );
     }
-    Ok(())
+    Ok(env.cache.join("edit"))
 }
 
-/// A rebase or the like that git has not finished in the tree; its name.
-fn unfinished(env: &Env) -> Result<Option<&'static str>> {
-    for (file, name) in [
-        ("rebase-merge", "rebase"),
-        ("rebase-apply", "rebase or am"),
-        ("CHERRY_PICK_HEAD", "cherry-pick"),
-        ("MERGE_HEAD", "merge"),
-    ] {
-        let path =
-            ui::output(git(env).args(["rev-parse", "--path-format=absolute", "--git-path", file]))?;
-        if Path::new(path.trim()).exists() {
-            return Ok(Some(name));
+fn new_base_file(env: &Env) -> PathBuf {
+    env.linux().join(".git/blkfilter-base")
+}
+
+/// A rebase or the like that git has not finished.
+fn unfinished(git: &Git) -> Result<bool> {
+    for file in ["rebase-merge", "rebase-apply", "CHERRY_PICK_HEAD", "MERGE_HEAD"] {
+        let path = git.run(&format!("rev-parse --path-format=absolute --git-path {file}"))?;
+        if Path::new(&path).exists() {
+            return Ok(true);
         }
     }
-    Ok(None)
+    Ok(false)
 }
 
-/// What `land` has not taken yet, in words.
-fn not_landed(env: &Env) -> Result<Option<String>> {
-    if !tree(env).join(".git").exists() {
-        return Ok(None);
+/// What is in the tree and in no commit of its branch.
+fn not_committed(git: &Git) -> Result<Option<String>> {
+    if unfinished(git)? {
+        return Ok(Some("a rebase, cherry-pick or merge that is not finished".into()));
     }
-    if let Some(what) = unfinished(env)? {
-        return Ok(Some(format!("a {what} that is not finished")));
-    }
-    let edited = ui::output(git(env).args(["status", "--porcelain", "--no-renames"]))?;
-    if !edited.is_empty() {
-        return Ok(Some(format!("edits that are not committed:\n{}", edited.trim_end())));
-    }
-    if resolve(env, BRANCH) != resolve(env, LAID) {
-        return Ok(Some(format!("commits on branch {BRANCH} that were not landed")));
-    }
-    Ok(None)
+    let edited = git.run("status --porcelain --no-renames")?;
+    Ok((!edited.is_empty()).then(|| format!("edits that are not committed:\n{edited}\n")))
 }
 
 #[derive(clap::Args, Default)]
@@ -92,16 +67,23 @@ pub struct Options {
 
 /// `cargo xtask edit`: lays the series on branch `blkfilter`.
 pub fn edit(env: &Env, options: &Options) -> Result<i32> {
-    own_kernel_refused(env)?;
+    let tree = tree(env)?;
     let (_, _, ids) = series::current(env)?;
-    let tip = ids.last().context("series/ is empty")?;
-    let tree = tree(env);
-    if let Some(what) = not_landed(env)?.filter(|_| !options.discard) {
-        bail!("{} has {what}\n`cargo xtask land` takes commits, `cargo xtask edit --discard` drops all that", tree.display());
+    let git = Git::new(env, &tree);
+    if tree.join(".git").exists() && !options.discard {
+        let is_landed = git.commit_of(BRANCH) == git.commit_of(LAID);
+        let commits = (!is_landed).then(|| "commits that were not landed".to_string());
+        if let Some(what) = not_committed(&git)?.or(commits) {
+            bail!(
+                "{} has {what}: `cargo xtask land` takes commits, `cargo xtask edit --discard` \
+                 drops all of it",
+                tree.display()
+            );
+        }
     }
-    lay(env, tip)?;
+    lay(env, &ids[ids.len() - 1])?;
     println!(
-        "{}: branch {BRANCH}, {} commits on branch base. Use git there, then `cargo xtask land`.",
+        "{}: branch blkfilter, {} commits on branch base. Use git there, then `cargo xtask land`.",
         tree.display(),
         ids.len()
     );
@@ -109,128 +91,107 @@ pub fn edit(env: &Env, options: &Options) -> Result<i32> {
 }
 
 fn lay(env: &Env, tip: &str) -> Result<()> {
-    let tree = tree(env);
-    if !tree.join(".git").exists() {
-        crate::env::remove_all(&tree)?;
-        ui::output(env.git().args(["worktree", "prune"]))?;
-        ui::step("check out a tree for editing", |_| {
-            let mut git = env.git();
-            git.args(["worktree", "add", "-q", "-f", "-B", BRANCH]);
-            ui::output(git.arg(&tree).arg(tip))
-        })?;
-    } else {
-        for abort in ["rebase", "cherry-pick", "merge", "am"] {
-            git(env).args([abort, "--abort"]).output()?;
+    let tree = tree(env)?;
+    let (git, objects) = (Git::new(env, &tree), Git::objects(env));
+    if tree.join(".git").exists() {
+        for verb in ["rebase", "cherry-pick", "merge", "am"] {
+            git.run(&format!("{verb} --abort")).ok();
         }
-        ui::output(git(env).args(["checkout", "-q", "-f", "-B", BRANCH, tip]))?;
-        ui::output(git(env).args(["clean", "-q", "-d", "-f"]))?;
+        git.run(&format!("checkout -q -f -B blkfilter {tip}"))?;
+        git.run("clean -q -d -f")?;
+    } else {
+        remove_all(&tree)?;
+        objects.run("worktree prune")?;
+        ui::step("check out a tree for editing", |_| {
+            let linux = Git::new(env, &env.linux());
+            linux.with("worktree add -q -f -B blkfilter", &[&tree.to_string_lossy(), tip])
+        })?;
     }
-    ui::output(env.git().args(["update-ref", LAID, tip]))?;
+    objects.run(&format!("update-ref {LAID} {tip}"))?;
     forget_new_base(env)
 }
 
-fn new_base_file(env: &Env) -> PathBuf {
-    env.linux().join(".git/blkfilter-base")
-}
-
 fn forget_new_base(env: &Env) -> Result<()> {
-    crate::env::remove_all(&new_base_file(env))?;
-    ui::output(env.git().args(["update-ref", "-d", NEW_BASE])).map(|_| ())
+    remove_all(&new_base_file(env))?;
+    Git::objects(env).run(&format!("update-ref -d {NEW_BASE}")).map(drop)
 }
 
 /// The name of a patch: the subject as `git format-patch` would make a file name of it.
 fn name(subject: &str, taken: &BTreeSet<String>) -> String {
-    let mut name = String::new();
-    for c in subject.to_lowercase().chars() {
-        match c.is_ascii_alphanumeric() || c == '_' {
-            true => name.push(c),
-            false if name.ends_with('-') || name.is_empty() => {}
-            false => name.push('-'),
-        }
-    }
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let subject = subject.to_lowercase();
+    let words = subject.split(|c| !is_part(c)).filter(|word| !word.is_empty());
+    let mut name = words.collect::<Vec<_>>().join("-");
     name.truncate(60);
     let name = name.trim_end_matches('-').to_string();
-    let with_number = |n: usize| match n {
-        1 => name.clone(),
-        _ => format!("{name}-{n}"),
-    };
-    let free = (1..).map(with_number).find(|name| !taken.contains(name));
-    free.expect("one of them is free")
+    let again = (2..).map(|n| format!("{name}-{n}")).find(|name| !taken.contains(name));
+    if taken.contains(&name) {
+        again.expect("one of them is free")
+    } else {
+        name
+    }
 }
 
-/// One commit of the branch for the repository; what cannot be stored goes into `problems`.
+/// The stored form of a commit, with `problems` if there are any.
 fn stored(
-    env: &Env,
-    id: &str,
-    parent: &str,
+    git: &Git,
+    (parent, id): (&str, &str),
     kernel: &BTreeSet<&str>,
     taken: &BTreeSet<String>,
     problems: &mut Vec<String>,
 ) -> Result<Commit> {
-    let message = ui::output(env.git().args(["log", "-1", "--format=%B", id]))?;
-    let message = message.trim_end().to_string() + "\n";
+    let message = git.run(&format!("log -1 --format=%B {id}"))? + "\n";
     let subject = message.lines().next().unwrap_or_default();
     let mut problem = |text: String| problems.push(format!("{} ({subject}): {text}", &id[..12]));
     if subject.is_empty() {
         problem("there is no message".into());
     }
-    if let Some(verb) =
-        ["fixup!", "squash!", "amend!"].iter().find(|verb| subject.starts_with(*verb))
-    {
-        problem(format!("a {verb} commit: `git rebase -i --autosquash base` folds it in"));
+    if ["fixup!", "squash!", "amend!"].iter().any(|verb| subject.starts_with(verb)) {
+        problem("`git rebase -i --autosquash base` folds this commit into another".into());
     }
     if message.lines().any(|line| line == "---") {
         problem("a line `---` in the message: a mail would end the message there".into());
     }
 
-    let how = "diff-tree -r --raw -z --no-renames --no-abbrev";
-    let raw = ui::output(env.git().args(how.split(' ')).args([parent, id]))?;
-    let how = "diff-tree -r --numstat -z --no-renames";
-    let counts = ui::output(env.git().args(how.split(' ')).args([parent, id]))?;
-    for line in counts.split('\0') {
+    let trees = format!("-r -z --no-renames {parent} {id}");
+    for line in git.run(&format!("diff-tree --numstat {trees}"))?.split('\0') {
         if let Some(path) = line.strip_prefix("-\t-\t") {
             problem(format!("{path} is binary"));
         }
     }
-    let mut own = BTreeMap::new();
-    let mut changed = Vec::new();
-    let mut fields = raw.split('\0');
+    let raw = git.run(&format!("diff-tree --raw --no-abbrev {trees}"))?;
+    let (mut own, mut changed, mut fields) = (BTreeMap::new(), Vec::new(), raw.split('\0'));
     while let (Some(entry), Some(path)) = (fields.next(), fields.next()) {
         // ":100644 100755 OLD NEW M"
-        let words: Vec<&str> = entry.split(' ').collect();
-        let [_, mode, _, object, status] = words[..] else {
+        let [_, mode, _, object, _] = entry.split(' ').collect::<Vec<_>>()[..] else {
             bail!("git diff-tree says {entry:?}");
         };
-        if !may_touch(path) || path.contains([' ', '\n', '"']) {
+        if !may_touch(path) || path.contains(|c: char| c.is_whitespace() || c == '"') {
             problem(format!("{path} is outside of what the series may touch"));
-        } else if status != "D" && mode != "100644" && mode != "100755" {
+        } else if !["100644", "100755", "000000"].contains(&mode) {
             problem(format!("{path} is no regular file"));
         } else if kernel.contains(path) {
             changed.push(path);
         } else {
-            let version = (status != "D").then(|| Version { mode: mode.into(), id: object.into() });
-            own.insert(path.to_string(), version);
+            own.insert(path.to_string(), format!("{mode} {object}"));
         }
     }
-    if own.is_empty() && changed.is_empty() {
+    if raw.is_empty() {
         problem("an empty commit".into());
     }
-    let diff = match changed.is_empty() {
-        true => String::new(),
-        false => diff(env, parent, id, &changed)?,
-    };
+    let diff = if changed.is_empty() { String::new() } else { git.diff(parent, id, &changed)? };
     Ok(Commit { name: name(subject, taken), message, own, diff })
 }
 
 /// Makes the stored form of commits on `base`; an error names all that cannot be stored.
 pub fn take(env: &Env, base: &str, ids: &[String]) -> Result<Series> {
-    let list = ui::output(env.git().args(["ls-tree", "-r", "-z", "--name-only", base]))?;
+    let git = Git::objects(env);
+    let list = git.run(&format!("ls-tree -r -z --name-only {base}"))?;
     let kernel: BTreeSet<&str> = list.split('\0').collect();
     let (mut taken, mut problems) = (BTreeSet::new(), Vec::new());
-    let mut series = Series::default();
-    let mut parent = base;
+    let (mut series, mut parent) = (Series::default(), base);
     for id in ids {
-        let commit = stored(env, id, parent, &kernel, &taken, &mut problems)?;
+        let commit = stored(&git, (parent, id), &kernel, &taken, &mut problems)?;
         taken.insert(commit.name.clone());
         series.commits.push(commit);
         parent = id;
@@ -241,82 +202,56 @@ pub fn take(env: &Env, base: &str, ids: &[String]) -> Result<Series> {
     Ok(series)
 }
 
-/// The names of seeded bugs that do not apply any more, and the diffs of others.
-type Moved = (Vec<String>, Vec<(PathBuf, String)>);
-
-/// Moves the seeded bugs from one end of the series to another; the names of those that do not apply
-/// any more, and the diffs of the others.
-fn move_mutants(env: &Env, from: &str, to: &str) -> Result<Moved> {
-    let index = Index::new(env);
-    let touched = index.run(&["diff-tree", "-r", "--name-only", from, to])?;
-    let touched: BTreeSet<&str> = touched.lines().collect();
-    let (mut lost, mut moved) = (Vec::new(), Vec::new());
-    let Ok(entries) = fs::read_dir(env.repo.join("xtask/mutants")) else {
-        return Ok((lost, moved));
-    };
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let path = entry.path().join("diff");
-        let old =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut files = old.lines().filter_map(|line| line.strip_prefix("+++ b/"));
-        if !files.any(|file| touched.contains(file)) {
-            continue;
-        }
-        index.run(&["read-tree", from])?;
-        if index.apply(&old).is_err() {
-            lost.push(name);
-            continue;
-        }
-        let bug = index.commit(from, "seeded bug\n")?;
-        let base = format!("--merge-base={from}");
-        let mut merge = index.git();
-        merge.args(["merge-tree", "--write-tree", "--no-messages", &base, to, &bug]);
-        let out = merge.output()?;
-        match out.status.code() {
-            Some(0) => {
-                let tree = String::from_utf8(out.stdout)?;
-                moved.push((path, diff(env, to, tree.trim(), &[])?));
-            }
-            Some(1) => lost.push(name),
-            _ => bail!("{}", String::from_utf8_lossy(&out.stderr).trim()),
-        }
-    }
-    lost.sort();
-    Ok((lost, moved))
-}
-
 /// Writes `new` into the repository in the place of `old`, with the seeded bugs moved along; `to`
 /// and `from` are the last commits of the two.
 pub fn store(env: &Env, old: &Series, from: &str, new: &Series, to: &str) -> Result<()> {
-    let (lost, moved) = move_mutants(env, from, to)?;
+    let git = Git::objects(env);
+    let touched = git.run(&format!("diff-tree -r --name-only {from} {to}"))?;
+    let touched: BTreeSet<&str> = touched.lines().collect();
+    let (mut lost, mut moved) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(env.repo.join("xtask/mutants")).into_iter().flatten() {
+        let path = entry?.path().join("diff");
+        let diff = fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))?;
+        let mut files = diff.lines().filter_map(|line| line.strip_prefix("+++ b/"));
+        if !files.any(|file| touched.contains(file)) {
+            continue;
+        }
+        git.run(&format!("read-tree {from}"))?;
+        let tree = git.apply(&diff).and_then(|()| {
+            let bug = git.commit(from, "seeded bug\n")?;
+            git.run(&format!(
+                "merge-tree --write-tree --no-messages --merge-base={from} {to} {bug}"
+            ))
+        });
+        match tree {
+            Ok(tree) => moved.push((path, git.diff(to, &tree, &[])?)),
+            Err(_) => lost.push(path.display().to_string()),
+        }
+    }
     new.write(env, old)?;
     for (path, diff) in moved {
         fs::write(path, diff)?;
     }
     if !lost.is_empty() {
-        eprintln!("seeded bugs that do not apply any more: {}", lost.join(", "));
+        eprintln!("seeded bugs that do not apply any more:\n{}", lost.join("\n"));
     }
     Ok(())
 }
 
 /// `cargo xtask land`: takes the branch back into the repository.
 pub fn land(env: &Env) -> Result<i32> {
-    own_kernel_refused(env)?;
-    let tree = tree(env);
+    let tree = tree(env)?;
+    let (git, at) = (Git::new(env, &tree), tree.display());
     if !tree.join(".git").exists() {
         bail!("nothing was laid for editing: `cargo xtask edit` does that");
     }
-    match not_landed(env)? {
-        Some(what) if !what.starts_with("commits") => bail!("{} has {what}", tree.display()),
-        _ => {}
+    if let Some(what) = not_committed(&git)? {
+        bail!("{at} has {what}");
     }
-    let head = ui::output(git(env).args(["symbolic-ref", "-q", "HEAD"])).unwrap_or_default();
-    if head.trim() != format!("refs/heads/{BRANCH}") {
-        bail!("{} is not on branch {BRANCH}", tree.display());
+    if git.run("symbolic-ref -q HEAD").ok().as_deref() != Some(BRANCH) {
+        bail!("{at} is not on branch blkfilter");
     }
-    let laid = resolve(env, LAID).context("nothing was laid: `cargo xtask edit`")?;
+    let laid = git.commit_of(LAID).context("nothing was laid: `cargo xtask edit`")?;
     let (old, old_base, old_ids) = series::current(env)?;
     if old_ids.last() != Some(&laid) {
         bail!(
@@ -327,55 +262,41 @@ pub fn land(env: &Env) -> Result<i32> {
     }
 
     // The kernel that the branch is on: the one that `rebase` brought, or that of series/.
-    let tip = resolve(env, BRANCH).context("there is no branch")?;
-    let is_on = |base: &str| {
-        let how = ["merge-base", "--is-ancestor", base, &tip];
-        ui::output(env.git().args(how)).is_ok()
-    };
-    let new_base = resolve(env, NEW_BASE).filter(|base| is_on(base));
+    let is_on = |base: &str| git.run(&format!("merge-base --is-ancestor {base} {BRANCH}")).is_ok();
+    let new_base = git.commit_of(NEW_BASE).filter(|base| is_on(base));
     let base = new_base.clone().unwrap_or(old_base);
     if !is_on(&base) {
-        bail!("branch {BRANCH} is not on the kernel of series/, branch base");
+        bail!("branch blkfilter is not on the kernel of series/, branch base");
     }
-    let range = format!("{base}..{tip}");
-    let list =
-        ui::output(env.git().args(["rev-list", "--reverse", "--topo-order", "--parents", &range]))?;
+    let list = git.run(&format!("rev-list --reverse --topo-order --parents {base}..{BRANCH}"))?;
     let mut ids = Vec::new();
     for line in list.lines() {
-        let commits: Vec<&str> = line.split(' ').collect();
-        if commits.len() != 2 {
-            bail!("nothing was changed: {} is a merge", commits[0]);
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            [id, _] => ids.push(id.to_string()),
+            _ => bail!("nothing was changed: {line}: a merge"),
         }
-        ids.push(commits[0].to_string());
     }
     if ids.is_empty() {
-        bail!("nothing was changed: branch {BRANCH} has no commit of its own");
+        bail!("nothing was changed: branch blkfilter has no commit of its own");
     }
     let new = take(env, &base, &ids)?;
-
-    // Before anything is written: what is stored gives these trees again.
-    let again = series::assembled(env, &base, &new)?;
-    let trees = |ids: &[String]| {
-        let names = ids.iter().map(|id| format!("{id}^{{tree}}"));
-        ui::output(env.git().arg("rev-parse").args(names))
-    };
+    let again = series::assemble(env, &base, &new)?;
+    let trees = |ids: &[String]| git.run(&format!("rev-parse {}^{{tree}}", ids.join("^{tree} ")));
     if trees(&again)? != trees(&ids)? {
         bail!("nothing was changed: the stored series would not give these commits again");
     }
-    let tip = again.last().expect("not empty");
+
+    let tip = &again[again.len() - 1];
     store(env, &old, &laid, &new, tip)?;
     if new_base.is_some() {
         fs::copy(new_base_file(env), env.repo.join("series/base"))?;
     }
-    for name in [LAID, "refs/heads/blkfilter"] {
-        ui::output(env.git().args(["update-ref", name, tip]))?;
+    for name in [LAID, BRANCH] {
+        git.run(&format!("update-ref {name} {tip}"))?;
     }
     forget_new_base(env)?;
     let changed = new.commits.iter().filter(|commit| !old.commits.contains(commit)).count();
-    println!(
-        "{} commits, {changed} of them new or changed. `git status` shows what `git commit` takes.",
-        ids.len()
-    );
+    println!("{} commits, {changed} of them new or changed. Now `git commit` them.", ids.len());
     Ok(0)
 }
 
@@ -395,46 +316,44 @@ pub struct Rebase {
 
 /// `cargo xtask rebase`: moves the series to another kernel.
 pub fn rebase(env: &Env, options: &Rebase) -> Result<i32> {
-    own_kernel_refused(env)?;
-    let is_under_way = new_base_file(env).exists();
-    if options.base.is_some() && is_under_way {
-        bail!("a rebase is under way: `cargo xtask rebase --continue` or `--abort`");
+    let git = Git::new(env, &tree(env)?);
+    match (&options.base, new_base_file(env).exists()) {
+        (Some(_), true) => {
+            bail!("a rebase is under way: `cargo xtask rebase --continue` or `--abort`")
+        }
+        (None, false) => bail!("no rebase is under way"),
+        _ => {}
     }
-    if options.base.is_none() && !is_under_way {
-        bail!("no rebase is under way");
-    }
-    let laid = || resolve(env, LAID).context("nothing was laid");
+    let give_up = || lay(env, &git.commit_of(LAID).context("nothing was laid")?);
     if options.abort {
-        lay(env, &laid()?)?;
+        give_up()?;
         println!("nothing was changed");
         return Ok(0);
     }
-    let mut git = git(env);
-    if let Some(what) = &options.base {
+    let how = if let Some(what) = &options.base {
         edit(env, &Options::default())?;
-        let (new, base) = source::named(env, what)?;
-        let old = source::ensure(env)?;
-        fs::write(new_base_file(env), base.text())?;
-        ui::output(env.git().args(["update-ref", NEW_BASE, &new]))?;
-        let from = Base::read(&env.repo)?.linux;
-        eprintln!("moving the series from Linux {from} to {}", base.linux);
-        git.args(["rebase", "--onto", &new, &old, BRANCH]);
-    } else if unfinished(env)?.is_some() {
-        git.args(["-c", "core.editor=true", "rebase", "--continue"]);
+        let ((new, base), old) = (source::named(env, what)?, source::ensure(env)?);
+        fs::write(new_base_file(env), &base.0)?;
+        git.run(&format!("update-ref {NEW_BASE} {new}"))?;
+        let from = Base::read(&env.repo)?;
+        eprintln!("moving the series from Linux {} to {}", from.get("linux")?, base.get("linux")?);
+        format!("rebase --onto {new} {old} blkfilter")
+    } else if unfinished(&git)? {
+        "-c core.editor=true rebase --continue".into()
     } else {
         // The person has called `git rebase --continue` until the end.
         return land(env);
-    }
-    let status = git.status()?;
-    if unfinished(env)?.is_some() {
+    };
+    let done = git.command(&how).status()?;
+    if unfinished(&git)? {
         bail!(
             "there are conflicts in {}: mend the files, `git add` them, then `cargo xtask rebase \
              --continue`; `cargo xtask rebase --abort` gives up",
-            tree(env).display()
+            tree(env)?.display()
         );
     }
-    if !status.success() {
-        lay(env, &laid()?)?;
+    if !done.success() {
+        give_up()?;
         bail!("git rebase failed; nothing was changed");
     }
     land(env)

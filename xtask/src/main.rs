@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod edit;
 mod env;
+mod git;
 mod ktap;
 mod logscan;
 mod qemu;

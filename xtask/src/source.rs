@@ -1,73 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The kernel that the series is on: Debian's source package, or a tree of the user's own.
 //!
-//! `series/base` records which kernel that is. The build tree keeps each kernel that was needed so
-//! far as a commit of its own, `refs/base/TREE` with the recorded tree.
+//! `series/base` records which kernel that is. The repository of the build tree keeps each kernel
+//! that was needed so far as a commit, `refs/base/TREE` with the recorded tree.
 
 use crate::{
     env::{remove_all, Env, Toolchain},
+    git::Git,
     ui,
 };
 use anyhow::{bail, Context, Result};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
-/// Commits of the same content are the same commits.
-pub const DATE: &str = "2026-01-01T00:00:00Z";
-
-/// What `series/base` says: lines of a word and a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Base {
-    /// The version that the kernel's Makefile has.
-    pub linux: String,
-    /// git's id of the whole tree, a checksum of its content.
-    pub tree: String,
-    /// `None` if the kernel came from a directory.
-    pub package: Option<Package>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Package {
-    pub name: String,
-    pub version: String,
-    /// Of the `.deb`.
-    pub sha256: String,
-}
+/// What `series/base` says: lines of a word and a value. `linux` is the version in the kernel's
+/// Makefile, `tree` git's id of the whole tree. Debian's package has its name, `version` and, for
+/// the `.deb`, `sha256` too.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Base(pub String);
 
 impl Base {
     pub fn read(repo: &Path) -> Result<Self> {
-        Self::parse(&fs::read_to_string(repo.join("series/base")).context("no series/base")?)
+        Ok(Self(fs::read_to_string(repo.join("series/base")).context("no series/base")?))
     }
 
-    fn parse(text: &str) -> Result<Self> {
-        let value = |word: &str| {
-            let value = |line: &str| Some(line.strip_prefix(word)?.strip_prefix(' ')?.to_string());
-            text.lines().find_map(value)
-        };
-        let needed = |word| value(word).with_context(|| format!("series/base has no {word}"));
-        let package = match value("package") {
-            Some(name) => {
-                Some(Package { name, version: needed("version")?, sha256: needed("sha256")? })
-            }
-            None => None,
-        };
-        Ok(Self { linux: needed("linux")?, tree: needed("tree")?, package })
-    }
-
-    pub fn text(&self) -> String {
-        let mut text = format!("linux {}\n", self.linux);
-        if let Some(package) = &self.package {
-            let Package { name, version, sha256 } = package;
-            text += &format!("package {name}\nversion {version}\nsha256 {sha256}\n");
-        }
-        text + &format!("tree {}\n", self.tree)
-    }
-
-    fn branch(&self) -> String {
-        format!("refs/base/{}", self.tree)
+    pub fn get(&self, word: &str) -> Result<&str> {
+        let word_of = |line: &&str| line.split(' ').next() == Some(word);
+        let line = self.0.lines().find(word_of);
+        line.map(|line| &line[word.len() + 1..])
+            .with_context(|| format!("series/base has no {word}"))
     }
 }
 
@@ -90,40 +50,36 @@ fn offered(env: &Env, package: &str) -> Result<Vec<String>> {
     Ok(out.lines().filter_map(version).collect())
 }
 
-/// Downloads a package and unpacks its kernel source into `into`. Debian's `.gitignore` ignores all
-/// files at the top, which would hide new files from `git status`: that line goes.
-fn unpack(env: &Env, name: &str, version: &str, into: &Path) -> Result<Package> {
+/// Downloads a package, unpacks its kernel source into `into`, and gives its lines of `series/base`.
+/// Debian's `.gitignore` ignores all files at the top, which would hide new files from `git status`:
+/// that line goes.
+fn unpack(env: &Env, name: &str, version: &str, into: &Path) -> Result<String> {
     let dir = env.cache.join("source");
     fs::create_dir_all(&dir)?;
     let file = format!("{name}_{}_all.deb", version.replace(':', "%3a"));
-    if !dir.join(&file).exists() {
-        let get = "rm -rf partial; mkdir partial; cd partial
-            apt-get -q download \"$1=$2\" >&2; mv *.deb \"../$3\"";
-        script(env, &dir, get, &[name, version, &file])
-            .context("the kernel source could not be downloaded")?;
-    }
-    let text = "dpkg-deb --fsys-tarfile \"$1\" | tar xO \"./usr/src/$2.tar.xz\" |
-         tar xJ --strip-components=1 -C \"$3\"
-         sed -i '/^\\/\\*$/d' \"$3/.gitignore\"
-         sha256sum \"$1\"";
-    let sum = script(env, &dir, text, &[&file, name, &into.to_string_lossy()])?;
-    Ok(Package {
-        name: name.into(),
-        version: version.into(),
-        sha256: sum.split(' ').next().unwrap_or_default().into(),
-    })
+    let text = "
+        if ! [ -e \"$3\" ]; then
+            rm -rf partial; mkdir partial; cd partial
+            apt-get -q download \"$1=$2\" >&2; mv *.deb \"../$3\"; cd ..
+        fi
+        dpkg-deb --fsys-tarfile \"$3\" | tar xO \"./usr/src/$1.tar.xz\" |
+            tar xJ --strip-components=1 -C \"$4\"
+        sed -i '/^\\/\\*$/d' \"$4/.gitignore\"
+        sha256sum \"$3\"";
+    let sum = script(env, &dir, text, &[name, version, &file, &into.to_string_lossy()])?;
+    let sum = sum.split(' ').next().unwrap_or_default();
+    Ok(format!("package {name}\nversion {version}\nsha256 {sum}\n"))
 }
 
 /// Copies a tree of the user's own: what is committed if it is a git work tree, all of it if not.
-fn copy(dir: &Path, into: &Path) -> Result<()> {
-    let copy = if dir.join(".git").exists() {
-        "git -C \"$1\" archive HEAD | tar x -C \"$2\""
-    } else {
-        "cp -a \"$1\"/. \"$2\""
+fn copy(dir: &Path, into: &Path) -> Result<String> {
+    let copy = match dir.join(".git").exists() {
+        true => "git -C \"$1\" archive HEAD | tar x -C \"$2\"",
+        false => "cp -a \"$1\"/. \"$2\"",
     };
     let mut command = Command::new("bash");
     command.args(["-eo", "pipefail", "-c", copy, "bash"]);
-    ui::output(command.args([dir, into])).map(|_| ())
+    ui::output(command.args([dir, into])).map(|_| String::new())
 }
 
 /// "7.3.4", from the Makefile.
@@ -137,118 +93,95 @@ pub fn version(tree: &Path) -> Result<String> {
     Ok(parts.into_iter().flatten().collect::<Vec<_>>().join("."))
 }
 
-/// Makes a kernel a commit of the build tree, which is made if it is not there; the commit, and what
-/// kernel it is.
+/// Makes a kernel a commit in the repository of the build tree; the commit, and what kernel it is.
 fn import(
     env: &Env,
     what: &str,
-    get: impl FnOnce(&Path) -> Result<Option<Package>>,
+    get: impl FnOnce(&Path) -> Result<String>,
 ) -> Result<(String, Base)> {
-    let (linux, partial) = (env.linux(), env.cache.join("source.partial"));
-    remove_all(&partial)?;
-    fs::create_dir_all(&partial)?;
-    let package = ui::step(&format!("get {what}"), |_| get(&partial))?;
-    let version = version(&partial).with_context(|| format!("{what} is no kernel"))?;
+    let (linux, dir) = (env.linux(), env.cache.join("source.partial"));
+    remove_all(&dir)?;
+    fs::create_dir_all(&dir)?;
+    let lines = ui::step(&format!("get {what}"), |_| get(&dir))?;
+    let version = version(&dir).with_context(|| format!("{what} is no kernel"))?;
     ui::step("make it a commit of the build tree", |_| {
-        let is_new = !linux.exists();
-        if is_new {
-            let text = "git init -q -b work && git config user.name 'blkfilter developers' && \
-                git config user.email blkfilter@localhost && git config core.compression 0 && \
-                git config gc.auto 0";
-            script(env, &partial, text, &[])?;
-        } else {
-            // git finds the objects of the build tree by this file.
-            let text = format!("gitdir: {}\n", linux.join(".git").display());
-            fs::write(partial.join(".git"), text)?;
+        let git = Git::objects(env);
+        if !linux.exists() {
+            fs::create_dir_all(&linux)?;
+            git.run("init -q -b build")?;
+            git.with("config user.name", &["blkfilter developers"])?;
+            for setting in ["user.email blkfilter@localhost", "core.compression 0", "gc.auto 0"] {
+                git.run(&format!("config {setting}"))?;
+            }
         }
-        // The index of a new build tree is the one that it keeps.
-        let text = "git add -A -f . && git commit-tree -m \"$1\" \"$(git write-tree)\"";
-        let mut command = env.tool_in(&partial, "bash", &[]);
-        command.args(["-ec", text, "bash", &format!("Linux {version}")]);
-        for who in ["AUTHOR", "COMMITTER"] {
-            command
-                .env(format!("GIT_{who}_NAME"), "blkfilter developers")
-                .env(format!("GIT_{who}_EMAIL"), "blkfilter@localhost")
-                .env(format!("GIT_{who}_DATE"), DATE);
-        }
-        if !is_new {
-            command.env("GIT_INDEX_FILE", linux.join(".git/blkfilter-import"));
-        }
-        let commit = ui::output(&mut command)?.trim().to_string();
-        if is_new {
-            script(env, &partial, "git update-ref --no-deref HEAD \"$1\"", &[&commit])?;
-            fs::rename(&partial, &linux)?;
-        } else {
-            remove_all(&partial)?;
-        }
-        let tree = ui::output(env.git().args(["rev-parse", &format!("{commit}^{{tree}}")]))?;
-        let base = Base { linux: version.clone(), tree: tree.trim().into(), package };
-        ui::output(env.git().args(["update-ref", &base.branch(), &commit]))?;
-        Ok((commit, base))
+        git.run("read-tree --empty")?;
+        let mut add = env.tool_in(&dir, "git", &[]);
+        add.env("GIT_DIR", linux.join(".git")).env("GIT_WORK_TREE", &dir);
+        add.env("GIT_INDEX_FILE", linux.join(".git/blkfilter-index"));
+        ui::output(add.args(["add", "-A", "-f", "."]))?;
+        let tree = git.run("write-tree")?;
+        let commit = git.with(&format!("commit-tree {tree} -m"), &[&format!("Linux {version}")])?;
+        git.run(&format!("update-ref refs/base/{tree} {commit}"))?;
+        remove_all(&dir)?;
+        Ok((commit, Base(format!("linux {version}\n{lines}tree {tree}\n"))))
     })
 }
 
 /// The commit of the kernel that the series is built on, which is fetched if it is not there.
 pub fn ensure(env: &Env) -> Result<String> {
-    let known = |name: &str| {
-        let name = format!("{name}^{{commit}}");
-        let mut git = env.git();
-        ui::output(git.args(["rev-parse", "-q", "--verify", &name])).ok()
-    };
-    let there = env.linux().exists();
+    let git = Git::objects(env);
+    let known = |name: &str| env.linux().exists().then(|| git.commit_of(name)).flatten();
     if let Some(dir) = &env.kernel {
-        if let Some(commit) = there.then(|| known("refs/base/own")).flatten() {
-            return Ok(commit.trim().into());
+        if let Some(commit) = known("refs/base/own") {
+            return Ok(commit);
         }
-        let (commit, _) =
-            import(env, &dir.display().to_string(), |into| copy(dir, into).map(|()| None))?;
-        ui::output(env.git().args(["update-ref", "refs/base/own", &commit]))?;
+        let (commit, _) = import(env, &dir.display().to_string(), |into| copy(dir, into))?;
+        git.run(&format!("update-ref refs/base/own {commit}"))?;
         return Ok(commit);
     }
-
     let wanted = Base::read(&env.repo)?;
-    let commit = match there.then(|| known(&wanted.branch())).flatten() {
-        Some(commit) => commit.trim().to_string(),
+    let name = format!("refs/base/{}", wanted.get("tree")?);
+    let commit = match known(&name) {
+        Some(commit) => commit,
         None => fetch(env, &wanted)?,
     };
-    // For people: `git log base..`, `git rebase -i base`.
-    ui::output(env.git().args(["update-ref", "refs/heads/base", &commit]))?;
+    // A kernel that takes the place of the recorded one has that one's name from now on; `base` is
+    // for people, as in `git rebase -i base`.
+    for name in [&name, "refs/heads/base"] {
+        git.run(&format!("update-ref {name} {commit}"))?;
+    }
     Ok(commit)
 }
 
 /// Whether `base` is the kernel of `series/base`, not another one that takes its place.
 pub fn is_recorded(env: &Env, base: &str) -> Result<bool> {
-    let tree = ui::output(env.git().args(["rev-parse", &format!("{base}^{{tree}}")]))?;
-    Ok(tree.trim() == Base::read(&env.repo)?.tree)
+    let tree = Git::objects(env).run(&format!("rev-parse {base}^{{tree}}"))?;
+    Ok(tree == Base::read(&env.repo)?.get("tree")?)
 }
 
 fn fetch(env: &Env, wanted: &Base) -> Result<String> {
-    let Some(package) = &wanted.package else {
+    let Ok(name) = wanted.get("package") else {
+        let linux = wanted.get("linux")?;
         bail!(
-            "the series is on a kernel {} that is no Debian package: give one with --kernel DIR",
-            wanted.linux
+            "the series is on a Linux {linux} that is no Debian package: give it with --kernel DIR"
         );
     };
     if env.toolchain == Toolchain::Host {
         bail!("--toolchain host does not fetch a kernel: give it one with --kernel DIR");
     }
-    let name = package.name.as_str();
-    let versions = offered(env, name)?;
-    let version = match versions.iter().find(|version| **version == package.version) {
+    let (versions, pinned) = (offered(env, name)?, wanted.get("version")?);
+    let version = match versions.iter().find(|version| *version == pinned) {
         Some(version) => version,
         None => versions
             .first()
             .with_context(|| format!("the archive has no {name} any more: use --kernel DIR"))?,
     };
-    let (commit, base) = import(env, &format!("{name} {version}"), |into| {
-        unpack(env, name, version, into).map(Some)
-    })?;
-    if version == &package.version && base != *wanted {
-        bail!("{name} {version} is not the package that series/base has the checksums of");
-    }
-    if version != &package.version {
-        eprintln!("NOTE: {name} {} is not offered any more; using {version}", package.version);
-        ui::output(env.git().args(["update-ref", &wanted.branch(), &commit]))?;
+    let what = format!("{name} {version}");
+    let (commit, base) = import(env, &what, |into| unpack(env, name, version, into))?;
+    if version != pinned {
+        eprintln!("NOTE: {name} {pinned} is not offered any more; using {version}");
+    } else if base != *wanted {
+        bail!("{what} is not the package that series/base has the checksums of");
     }
     Ok(commit)
 }
@@ -256,44 +189,18 @@ fn fetch(env: &Env, wanted: &Base) -> Result<String> {
 /// Gets the kernel that a person names: a directory, a version of the package that is used now, or
 /// `PACKAGE=VERSION`.
 pub fn named(env: &Env, what: &str) -> Result<(String, Base)> {
-    let dir = PathBuf::from(what);
-    if dir.is_dir() {
-        let dir = dir.canonicalize()?;
-        return import(env, &dir.display().to_string(), |into| copy(&dir, into).map(|()| None));
+    if let Ok(dir) = Path::new(what).canonicalize() {
+        return import(env, &dir.display().to_string(), |into| copy(&dir, into));
     }
-    let now = Base::read(&env.repo)?.package;
+    let now = Base::read(&env.repo)?;
     let (name, version) = match what.split_once('=') {
-        Some((name, version)) => (name.to_string(), version),
-        None => {
-            let now = now.with_context(|| format!("no directory {what}"))?;
-            (now.name, what)
-        }
+        Some(words) => words,
+        None => (now.get("package").ok().with_context(|| format!("no directory {what}"))?, what),
     };
-    let versions = offered(env, &name)?;
+    let versions = offered(env, name)?;
     if !versions.iter().any(|offered| offered == version) {
-        bail!(
-            "no directory {what}, and the archive has no {name} {version}; it has: {}",
-            versions.join(", ")
-        );
+        let versions = versions.join(", ");
+        bail!("no directory {what}, and the archive has no {name} {version}; it has: {versions}");
     }
-    import(env, &format!("{name} {version}"), |into| unpack(env, &name, version, into).map(Some))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base_is_read_as_written() {
-        let mut base = Base { linux: "7.3.4".into(), tree: "abc".into(), package: None };
-        assert_eq!(Base::parse(&base.text()).unwrap(), base);
-        base.package = Some(Package {
-            name: "linux-source-7.3".into(),
-            version: "7.3.4-1".into(),
-            sha256: "def".into(),
-        });
-        assert_eq!(Base::parse(&base.text()).unwrap(), base);
-        let error = Base::parse("linux 7.3.4\n").unwrap_err().to_string();
-        assert!(error.contains("no tree"), "{error}");
-    }
+    import(env, &format!("{name} {version}"), |into| unpack(env, name, version, into))
 }

@@ -7,6 +7,7 @@ use crate::{
     env::{Env, Toolchain},
     series::{self, Series},
     source::Base,
+    suite::commits,
     ui,
 };
 use anyhow::Result;
@@ -75,8 +76,7 @@ impl Toy {
         let tree = git(&linux, "rev-parse HEAD^{tree}").trim().to_string();
         git(&linux, &format!("update-ref refs/base/{tree} HEAD"));
         git(&linux, "checkout -q --detach");
-        let base = Base { linux: "7.3.4".into(), tree, package: None };
-        put(toy.repo().join("series/base"), &base.text());
+        put(toy.repo().join("series/base"), &format!("linux 7.3.4\ntree {tree}\n"));
         put(toy.repo().join("series/cover"), "Subject\n\nText.\n");
         put(toy.repo().join("README.md"), "Not of the series.\n");
 
@@ -254,7 +254,7 @@ fn what_cannot_be_taken_is_refused() {
     back();
     put(tree.join("block/new.c"), "edited\n");
     git(&tree, "commit -q -a -m fixup! block: two");
-    toy.refused(&["fixup!", "autosquash"]);
+    toy.refused(&["fixup!", "--autosquash"]);
     git(&tree, "commit -q --amend -m block: line\n\n---\n\nmore");
     toy.refused(&["`---`"]);
     back();
@@ -358,7 +358,7 @@ fn unclear_edits_are_a_question() {
     let error = absorbed("question2", both, None).unwrap_err().to_string();
     assert!(error.contains("block/new.c:2: block-one or block-two?"), "{error}");
     let error = absorbed("fit", both, Some("one")).unwrap_err().to_string();
-    assert!(error.contains("does not fit this file as it is in block-one"), "{error}");
+    assert!(error.contains("does not fit this file as of block-one"), "{error}");
     absorbed("fits", both, Some("two")).unwrap();
     let error = absorbed("answer0", text, Some("nobody")).unwrap_err().to_string();
     assert!(error.contains("no commit"), "{error}");
@@ -378,6 +378,37 @@ fn files_come_and_go() {
     assert!(!toy.content().contains_key("series/versions.pack"));
     assert!(!toy.linux().join("block/new.c").exists());
     series::check(&toy.0).unwrap();
+}
+
+#[test]
+fn what_comes_too_early_is_found() {
+    let toy = Toy::laid("early");
+    let (tree, tests) = (toy.tree(), "tools/testing/selftests/blkfilter");
+    let script = "echo hook > x # late\n# late\ncheck \"a late b\" cat seen\n";
+    put(tree.join("block/seen.c"), "a = \"seen\";\n");
+    put(tree.join(tests).join("test_a_01.sh"), script);
+    put(tree.join(tests).join("config"), "CONFIG_LATE=y\n");
+    let entry = "A\nM:\ta\n\nM\nF:\tblock/se*\nF:\tblock/y.c\n\nZ\nM:\tz\n";
+    put(tree.join("MAINTAINERS"), entry);
+    git(&tree, "add -A");
+    git(&tree, "commit -q -m selftests: early");
+    put(tree.join("block/y.c"), "a = \"hook\", b = \"late\";\n");
+    put(tree.join("block/Kconfig.y"), "config LATE\n");
+    git(&tree, "add -A");
+    git(&tree, "commit -q -m block: late");
+    edit::land(&toy.0).unwrap();
+    let (series, _, ids) = series::current(&toy.0).unwrap();
+    let found = commits::too_early(&toy.0, &series, &ids);
+    assert!(found[..3].iter().all(|found| found.is_empty()));
+    assert_eq!(
+        found[3],
+        [
+            "MAINTAINERS: no file is block/y.c",
+            "config names CONFIG_LATE, which comes with block-late",
+            "test_a_01.sh names hook, which comes with block-late",
+        ]
+    );
+    assert!(found[4].is_empty());
 }
 
 #[test]
@@ -419,8 +450,7 @@ fn series_moves_to_another_kernel() {
     let abort_it = Rebase { abort: true, ..Rebase::default() };
     let go_on = Rebase { r#continue: true, ..Rebase::default() };
     start(&other).unwrap();
-    let base = Base::read(&toy.repo()).unwrap();
-    assert_eq!((base.linux.as_str(), &base.package), ("7.4.0", &None));
+    assert_eq!(Base::read(&toy.repo()).unwrap().get("linux").unwrap(), "7.4.0");
     assert_eq!(toy.at(1, "block/core.c"), "zero\none\nTWO\nthree\nfour\nfive\n");
     series::check(&toy.0).unwrap();
     // Who has the old state of the repository gets the old kernel.
@@ -440,7 +470,7 @@ fn series_moves_to_another_kernel() {
         assert_eq!(toy.content(), moved);
         let again = start(&third).unwrap_err().to_string();
         assert!(again.contains("under way"), "{again}");
-        toy.refused(&["a rebase that is not finished"]);
+        toy.refused(&["rebase", "not finished"]);
         let core = fs::read_to_string(toy.tree().join("block/core.c")).unwrap();
         assert!(core.contains("<<<<<<<") && core.contains(">>>>>>>"), "{core}");
         if abort {
@@ -456,7 +486,7 @@ fn series_moves_to_another_kernel() {
         git(&toy.tree(), "add -A");
         edit::rebase(&toy.0, &go_on).unwrap();
     }
-    assert_eq!(Base::read(&toy.repo()).unwrap().linux, "7.3.4");
+    assert_eq!(Base::read(&toy.repo()).unwrap().get("linux").unwrap(), "7.3.4");
     assert_eq!(toy.at(3, "block/core.c"), "zero\none\nII\nthree\nfour\nfive\n");
     assert_eq!(toy.at(2, "block/new.c"), SECOND);
     series::check(&toy.0).unwrap();

@@ -7,11 +7,12 @@ use super::{command as checked, judge};
 use crate::{
     build::{self, Build, MODULES},
     env::{hash, remove_all, Env},
+    git::Git,
     ktap::{Case, Outcome},
-    series::{self, Commit, Index},
+    series::{self, Commit, Series},
     ui,
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -31,83 +32,40 @@ const CHECKPATCH: &str =
 /// builds and links all, modules included.
 const QUICK: [&str; 3] = ["block/", "drivers/md/dm.o", "samples/rust/"];
 
-/// The text of our files, and of the kernel's Kconfig files that the series changes, after a commit.
-type Tree = BTreeMap<String, String>;
-
-/// Reads the trees of all commits.
-fn trees(env: &Env, commits: &[Commit], ids: &[String]) -> Result<Vec<Tree>> {
-    let is_kconfig = |line: &str| line.rsplit('/').next().unwrap_or("").starts_with("Kconfig");
-    let changed = commits.iter().flat_map(|commit| commit.diff.lines());
-    let kconfigs: BTreeSet<&str> = changed
-        .filter_map(|line| line.strip_prefix("+++ b/"))
-        .filter(|path| is_kconfig(path))
-        .collect();
-    // One object after the other, as `git cat-file --batch` gives them.
-    let (mut objects, mut places) = (String::new(), Vec::new());
-    let mut own = BTreeMap::new();
-    for (n, (commit, id)) in commits.iter().zip(ids).enumerate() {
-        for (path, version) in &commit.own {
-            match version {
-                Some(version) => own.insert(path.clone(), version.id.clone()),
-                None => own.remove(path),
-            };
-        }
-        for (path, blob) in &own {
-            objects += &format!("{blob}\n");
-            places.push((n, path.clone()));
-        }
-        for path in &kconfigs {
-            objects += &format!("{id}:{path}\n");
-            places.push((n, path.to_string()));
-        }
-    }
-    let all = Index::new(env).feed(&["cat-file", "--batch"], objects.as_bytes())?;
-    let mut trees = vec![Tree::new(); commits.len()];
-    let mut rest = &all[..];
-    for (n, path) in places {
-        // "ID blob SIZE", a line break, the content, a line break.
-        let end = rest.iter().position(|byte| *byte == b'\n');
-        let (head, content) = rest.split_at(end.context("git gave too little")? + 1);
-        let size = std::str::from_utf8(head)?.trim().rsplit(' ').next();
-        let size: usize = size.unwrap_or_default().parse().context("git has no such file")?;
-        let text = String::from_utf8_lossy(&content[..size]).into_owned();
-        trees[n].insert(path, text);
-        rest = &content[size + 1..];
-    }
-    Ok(trees)
+/// The lines that `git grep` finds after commit `id`; none is no error.
+fn grep(git: &Git, how: &str, patterns: &[&str], id: &str, paths: &[&str]) -> Vec<String> {
+    let more = [patterns, &[id, "--"], paths].concat();
+    let found = git.with(&format!("grep {how}"), &more).unwrap_or_default();
+    found.lines().map(str::to_string).collect()
 }
 
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    let words = text.split(move |c| !is_part(c));
-    words.map(|word| word.trim_matches(['.', '-'])).filter(|word| word.len() > 2)
-}
-
-/// What a selftest can refer to: our files and modules, configuration options, and names in string
-/// literals of the core and of the test filters, such as attributes and modes.
-fn names(tree: &Tree) -> BTreeSet<&str> {
-    let mut names = BTreeSet::new();
-    for (path, text) in tree {
-        let (directory, file) = path.rsplit_once('/').unwrap_or(("", path));
-        let (stem, end) = file.rsplit_once('.').unwrap_or((file, ""));
-        let is_source = ["c", "h", "rs"].contains(&end);
-        if path.starts_with(SELFTESTS) {
-            names.insert(file);
-        }
-        if file.starts_with("Kconfig") {
-            names.extend(text.lines().filter_map(|line| line.strip_prefix("config ")));
-        } else if is_source && !directory.ends_with("compile_fail") {
-            names.insert(stem);
-            if path.starts_with("samples/") {
-                continue;
-            }
-            let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-            let literals = code.flat_map(|line| line.split('"').skip(1).step_by(2));
-            names.extend(literals.filter(|name| name.len() > 2 && name.chars().all(is_name)));
-        }
-    }
-    names
+/// What a selftest can refer to after commit `n`: our files and modules, configuration options, and
+/// names in string literals of the core and of the test filters, such as attributes and modes.
+fn names(git: &Git, series: &Series, n: usize, id: &str) -> BTreeSet<String> {
+    let own = series.after(n + 1);
+    let stem = |path: &str| path.rsplit('/').next()?.rsplit_once('.').map(|(stem, _)| stem.into());
+    let is_module = |path: &str| path.contains("/test_modules/") || path.starts_with("samples/");
+    let modules = own.keys().filter(|path| is_module(path)).filter_map(|path| stem(path));
+    let files = own.keys().filter_map(|path| path.strip_prefix(SELFTESTS)).map(str::to_string);
+    let is_source = |path: &&&str| {
+        [".c", ".h", ".rs"].iter().any(|end| path.ends_with(end))
+            && (path.starts_with("block/") || path.contains("/test_modules/"))
+    };
+    let sources: Vec<&str> = own.keys().filter(is_source).copied().collect();
+    let literals = match sources.is_empty() {
+        true => Vec::new(),
+        false => grep(git, "-ohE", &["\"[a-z0-9_]{3,}\""], id, &sources),
+    };
+    let upstream = series.commits[..=n].iter().flat_map(Commit::upstream);
+    let kconfigs = upstream.chain(own.keys().copied()).filter(|path| path.contains("/Kconfig"));
+    let kconfigs: Vec<&str> = kconfigs.collect();
+    let options = match kconfigs.is_empty() {
+        true => Vec::new(),
+        false => grep(git, "-hE", &["^config "], id, &kconfigs),
+    };
+    let options = options.iter().map(|line| line.replace("config ", "CONFIG_"));
+    let literals = literals.iter().map(|literal| literal.trim_matches('"').to_string());
+    modules.chain(files).chain(options).chain(literals).collect()
 }
 
 /// A line of a script without its prose: comments, what a check says, diagnostics.
@@ -122,65 +80,72 @@ fn code(line: &str) -> &str {
     }
 }
 
-/// What is wrong with the selftests and the MAINTAINERS entry as they are after commit `n`.
-fn too_early(commits: &[Commit], trees: &[Tree], n: usize) -> Vec<String> {
-    let (tree, mut problems) = (&trees[n], Vec::new());
-    let (now, at_end) = (names(tree), names(&trees[trees.len() - 1]));
-    let later: BTreeSet<&str> = at_end.difference(&now).copied().collect();
-    for (path, text) in tree.iter().filter(|(path, _)| path.starts_with(SELFTESTS)) {
-        let file = &path[SELFTESTS.len()..];
-        let is_script = [".sh", ".py"].iter().any(|end| file.ends_with(end));
-        if !is_script && file != "config" && file != "Makefile" {
-            continue;
-        }
-        let used: BTreeSet<&str> = text.lines().map(code).flat_map(words).collect();
-        for word in used {
-            let name = word.strip_prefix("CONFIG_").unwrap_or(word);
-            // In Python a plain word may be anything.
-            let is_name = !file.ends_with(".py") || name.contains(['_', '.']);
-            if is_name && later.contains(name) {
-                let brings = (n..trees.len()).find(|at| names(&trees[*at]).contains(name));
-                let brings = &commits[brings.unwrap_or(n)].name;
-                problems.push(format!("{file} names {word}, which comes with {brings}"));
+/// What is wrong with the selftests and the MAINTAINERS entry after each commit.
+pub fn too_early(env: &Env, series: &Series, ids: &[String]) -> Vec<Vec<String>> {
+    let git = &Git::objects(env);
+    let names = |(n, id): (usize, &String)| names(git, series, n, id);
+    let names: Vec<_> = ids.iter().enumerate().map(names).collect();
+    (0..ids.len()).map(|n| too_early_after(git, series, &names, n, &ids[n])).collect()
+}
+
+fn too_early_after(
+    git: &Git,
+    series: &Series,
+    names: &[BTreeSet<String>],
+    n: usize,
+    id: &str,
+) -> Vec<String> {
+    let own = series.after(n + 1);
+    let (mut problems, at_end) = (BTreeSet::new(), &names[names.len() - 1]);
+    let later: Vec<&str> = at_end.difference(&names[n]).map(String::as_str).collect();
+    let is_script = |path: &&&str| {
+        let file = path.strip_prefix(SELFTESTS).unwrap_or_default();
+        file.ends_with(".sh") || ["config", "Makefile", "compile_fail.py"].contains(&file)
+    };
+    let scripts: Vec<&str> = own.keys().filter(is_script).copied().collect();
+    if !scripts.is_empty() && !later.is_empty() {
+        let patterns: Vec<&str> = later.iter().flat_map(|name| ["-e", name]).collect();
+        for line in grep(git, "-wF", &patterns, id, &scripts) {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (path, text) =
+                (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            let is_part = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+            for word in code(text).split(|c| !is_part(c)).filter(|word| later.contains(word)) {
+                let brings = (n..names.len()).find(|at| names[*at].contains(word)).unwrap_or(n);
+                let (file, brings) = (&path[SELFTESTS.len()..], &series.commits[brings].name);
+                // In Python a plain word may be anything.
+                if !file.ends_with(".py") || word.contains('_') {
+                    problems.insert(format!("{file} names {word}, which comes with {brings}"));
+                }
             }
         }
-        let numbered = |name: &str| {
-            let number = name.strip_prefix("test_")?.strip_suffix(".sh")?.rsplit_once('_')?.1;
-            number.parse::<u32>().ok()
-        };
-        let makefile = tree.get(&format!("{SELFTESTS}Makefile"));
-        let is_listed = |makefile: &String| words(makefile).any(|word| word == file);
-        if numbered(file).is_some() && !makefile.is_some_and(is_listed) {
-            problems.push(format!("{file} is not in the Makefile"));
-        }
     }
-    let entry = commits[..=n].iter().flat_map(|commit| commit.diff.lines());
+    let entry = series.commits[..=n].iter().flat_map(|commit| commit.diff.lines());
     for pattern in entry.filter_map(|line| line.strip_prefix("+F:\t")) {
         let start = pattern.split('*').next().unwrap_or_default();
-        if !tree.keys().any(|path| path.starts_with(start)) {
-            problems.push(format!("MAINTAINERS: no file is {pattern}"));
+        if !own.keys().any(|path| path.starts_with(start)) {
+            problems.insert(format!("MAINTAINERS: no file is {pattern}"));
         }
     }
-    problems
+    problems.into_iter().collect()
 }
 
 /// All that a build of our part depends on after each commit, as text.
 fn sources(commits: &[Commit]) -> Vec<String> {
     let is_built = |path: &str| {
         let is_text = [".sh", ".py", ".rst"].iter().any(|end| path.ends_with(end));
-        !is_text && !path.contains("/compile_fail/") && !path.starts_with("Documentation/")
+        let elsewhere = ["Documentation/", "MAINTAINERS"].iter().any(|at| path.starts_with(at));
+        !is_text && !elsewhere && !path.contains("/compile_fail/")
     };
     let (mut own, mut diffs) = (BTreeMap::new(), String::new());
-    let mut sources = Vec::new();
-    for commit in commits {
+    let after = commits.iter().map(|commit| {
         own.extend(commit.own.iter().filter(|(path, _)| is_built(path)));
-        let mut changed = commit.diff.lines().filter_map(|line| line.strip_prefix("+++ b/"));
-        if changed.any(|path| is_built(path) && path != "MAINTAINERS") {
+        if commit.upstream().any(is_built) {
             diffs += &commit.diff;
         }
-        sources.push(format!("{own:?}{diffs}"));
-    }
-    sources
+        format!("{own:?}{diffs}")
+    });
+    after.collect()
 }
 
 /// Builds a commit for user mode with all options that the commit has. Warnings are errors.
@@ -265,7 +230,7 @@ pub fn run(env: &Env, quick: bool) -> Result<Vec<Case>> {
         let dir = env.cache.join("checkpatch");
         remove_all(&dir)?;
         let patches = series::write(env, &dir, 1)?;
-        let trees = trees(env, commits, &ids)?;
+        let problems = too_early(env, &series, &ids);
         for (n, commit) in commits.iter().enumerate() {
             let patch = dir.join(&patches[n + 1]);
             let name = format!("{}: checkpatch", commit.name);
@@ -278,12 +243,11 @@ pub fn run(env: &Env, quick: bool) -> Result<Vec<Case>> {
                 checked(name.clone(), checkpatch)
             })?;
             cases.push(case);
-            let problems = too_early(commits, &trees, n);
-            for problem in &problems {
+            for problem in &problems[n] {
                 eprintln!("{}: {problem}", commit.name);
             }
             let name = format!("{}: names nothing that comes later", commit.name);
-            cases.push(Case::of(name, problems.is_empty()));
+            cases.push(Case::of(name, problems[n].is_empty()));
         }
         Ok(())
     })?;
@@ -306,55 +270,16 @@ pub fn run(env: &Env, quick: bool) -> Result<Vec<Case>> {
 mod tests {
     use super::*;
 
-    fn tree(files: &[(&str, &str)]) -> Tree {
-        let file = |(path, text): &(&str, &str)| (path.to_string(), text.to_string());
-        files.iter().map(file).collect()
-    }
-
-    fn commit(name: &str, diff: &str) -> Commit {
-        Commit {
-            name: name.into(),
-            message: String::new(),
-            own: BTreeMap::new(),
-            diff: diff.into(),
-        }
-    }
-
-    #[test]
-    fn names_that_come_too_early() {
-        let script = "tools/testing/selftests/blkfilter/test_a_01.sh";
-        let config = "tools/testing/selftests/blkfilter/config";
-        let makefile = ("tools/testing/selftests/blkfilter/Makefile", "TEST_PROGS += test_a_01.sh");
-        let first = [
-            ("block/x.c", "a = \"seen\";"),
-            (script, "echo hook > x # late\n# late\ncheck \"a late b\" cat seen"),
-            (config, "CONFIG_LATE=y"),
-            makefile,
-        ];
-        let mut last = first.to_vec();
-        last.push(("block/y.c", "a = \"hook\", b = \"late\";"));
-        last.push(("block/Kconfig.y", "config LATE\n"));
-        let trees = [tree(&first), tree(&last)];
-        let entry = "+++ b/MAINTAINERS\n+F:\tblock/x*\n+F:\tblock/y.c\n";
-        let commits = [commit("one", entry), commit("two", "")];
-        assert_eq!(
-            too_early(&commits, &trees, 0),
-            [
-                "config names CONFIG_LATE, which comes with two",
-                "test_a_01.sh names hook, which comes with two",
-                "MAINTAINERS: no file is block/y.c",
-            ]
-        );
-        assert!(too_early(&commits, &trees, 1).is_empty());
-        let unlisted = [tree(&first[..3])];
-        assert_eq!(too_early(&commits[1..], &unlisted, 0).len(), 1);
-    }
-
     #[test]
     fn documentation_needs_no_build() {
-        let mut commits = vec![commit("one", "+++ b/block/x.c\n+x\n"); 3];
-        commits[1].diff = "+++ b/Documentation/index.rst\n+x\n".into();
+        let commit = |diff: &str| Commit {
+            name: String::new(),
+            message: String::new(),
+            own: BTreeMap::new(),
+            diff: format!("diff --git a/{diff} b/{diff}\n+x\n"),
+        };
+        let commits = ["block/x.c", "Documentation/x.rst", "MAINTAINERS", "block/x.c"].map(commit);
         let sources = sources(&commits);
-        assert!(sources[0] == sources[1] && sources[1] != sources[2]);
+        assert!(sources[0] == sources[2] && sources[2] != sources[3]);
     }
 }
