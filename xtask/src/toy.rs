@@ -380,6 +380,42 @@ fn files_come_and_go() {
     series::check(&toy.0).unwrap();
 }
 
+/// The tasks of CONTRIBUTING.md, in one branch.
+#[test]
+fn tasks_of_contributors() {
+    let toy = Toy::laid("tasks");
+    let tree = toy.tree();
+    let commit = |line: &str| {
+        git(&tree, "add -A");
+        git(&tree, &format!("commit -q {line}"));
+    };
+    // A method: lines for the commit that brings a file, and for a later one that changes it.
+    put(tree.join("block/new.c"), "a\nmember\nb\nx\ny\nc\nd\n");
+    commit("--fixup=:/^block:.one");
+    put(tree.join("block/new.c"), "a\nmember\nb\nx\ncall\ny\nc\nd\n");
+    commit("--fixup=:/^block:.two");
+    // A selftest.
+    put(tree.join("tools/test_02.sh"), "true\n");
+    commit("--fixup=:/^selftests:.three");
+    // A sample, a commit of its own, with a line in a file of the kernel.
+    put(tree.join("samples/rust/rust_new.rs"), "//!\n");
+    put(tree.join("block/core.c"), "one\nTWO\nthree\nfour\nsample\nfive\n");
+    commit("-m samples: rust: new");
+    // A line in a file of the kernel, for the first commit.
+    put(tree.join("block/core.c"), "ONE\nTWO\nthree\nfour\nsample\nfive\n");
+    commit("--fixup=:/^block:.one");
+    git(&tree, "-c sequence.editor=true rebase -q -i --autosquash base");
+    edit::land(&toy.0).unwrap();
+    let order = "block-one\nblock-two\nselftests-three\nsamples-rust-new\n";
+    assert_eq!(toy.content()["series/order"], order.as_bytes());
+    assert_eq!(toy.at(1, "block/new.c"), "a\nmember\nb\nc\nd\n");
+    assert_eq!(toy.at(2, "block/new.c"), "a\nmember\nb\nx\ncall\ny\nc\nd\n");
+    assert_eq!(toy.at(3, "tools/test_02.sh"), "true\n");
+    assert_eq!(toy.at(1, "block/core.c"), "ONE\nTWO\nthree\nfour\nfive\n");
+    assert_eq!(toy.at(4, "block/core.c"), "ONE\nTWO\nthree\nfour\nsample\nfive\n");
+    series::check(&toy.0).unwrap();
+}
+
 #[test]
 fn what_comes_too_early_is_found() {
     let toy = Toy::laid("early");

@@ -40,17 +40,17 @@ fn grep(git: &Git, how: &str, patterns: &[&str], id: &str, paths: &[&str]) -> Ve
 }
 
 /// What a selftest can refer to after commit `n`: our files and modules, configuration options, and
-/// names in string literals of the core and of the test filters, such as attributes and modes.
-fn names(git: &Git, series: &Series, n: usize, id: &str) -> BTreeSet<String> {
+/// names in string literals, such as attributes and modes. `all` takes the literals of samples and of
+/// modules in Rust too, which have many plain words: good to know that a name is there already.
+fn names(git: &Git, series: &Series, n: usize, id: &str, all: bool) -> BTreeSet<String> {
     let own = series.after(n + 1);
     let stem = |path: &str| path.rsplit('/').next()?.rsplit_once('.').map(|(stem, _)| stem.into());
     let is_module = |path: &str| path.contains("/test_modules/") || path.starts_with("samples/");
     let modules = own.keys().filter(|path| is_module(path)).filter_map(|path| stem(path));
     let files = own.keys().filter_map(|path| path.strip_prefix(SELFTESTS)).map(str::to_string);
-    let is_source = |path: &&&str| {
-        [".c", ".h", ".rs"].iter().any(|end| path.ends_with(end))
-            && (path.starts_with("block/") || path.contains("/test_modules/"))
-    };
+    let is_ours = |path: &str| path.starts_with("block/") || path.contains("/test_modules/");
+    let is_c = |path: &str| path.ends_with(".c") || path.ends_with(".h");
+    let is_source = |path: &&&str| is_c(path) && is_ours(path) || all && path.ends_with(".rs");
     let sources: Vec<&str> = own.keys().filter(is_source).copied().collect();
     let literals = match sources.is_empty() {
         true => Vec::new(),
@@ -83,8 +83,8 @@ fn code(line: &str) -> &str {
 /// What is wrong with the selftests and the MAINTAINERS entry after each commit.
 pub fn too_early(env: &Env, series: &Series, ids: &[String]) -> Vec<Vec<String>> {
     let git = &Git::objects(env);
-    let names = |(n, id): (usize, &String)| names(git, series, n, id);
-    let names: Vec<_> = ids.iter().enumerate().map(names).collect();
+    let after = |n: usize| names(git, series, n, &ids[n], false);
+    let names: Vec<_> = (0..ids.len()).map(after).collect();
     (0..ids.len()).map(|n| too_early_after(git, series, &names, n, &ids[n])).collect()
 }
 
@@ -97,7 +97,8 @@ fn too_early_after(
 ) -> Vec<String> {
     let own = series.after(n + 1);
     let (mut problems, at_end) = (BTreeSet::new(), &names[names.len() - 1]);
-    let later: Vec<&str> = at_end.difference(&names[n]).map(String::as_str).collect();
+    let there = self::names(git, series, n, id, true);
+    let later: Vec<&str> = at_end.difference(&there).map(String::as_str).collect();
     let is_script = |path: &&&str| {
         let file = path.strip_prefix(SELFTESTS).unwrap_or_default();
         file.ends_with(".sh") || ["config", "Makefile", "compile_fail.py"].contains(&file)
@@ -160,14 +161,21 @@ fn build(env: &Env, with: &str, id: &str, quick: bool) -> Result<()> {
         build.configure_what_is_there(&format!("# {id}\n{fragment}{option}\n"), step)?;
         let what: &[&str] = if quick { &QUICK } else { &["linux", "modules"] };
         build.make(what, "commits", step)?;
-        if with == "y" && build.source.join(MODULES).exists() {
-            let [from, to, modpost] = [
-                format!("M={MODULES}"),
-                format!("MO={}/test_modules", build.dir.display()),
-                // What was not linked has no list of symbols for modpost.
-                format!("KBUILD_MODPOST_WARN={}", if quick { "1" } else { "" }),
-            ];
-            build.make(&[&from, &to, &modpost, "modules"], "commits", step)?;
+        let modules = fs::read_dir(build.source.join(MODULES)).into_iter().flatten().flatten();
+        let modules = modules.map(|entry| entry.path().with_extension("o"));
+        let objects: BTreeSet<String> = modules
+            .filter(|path| !path.ends_with("Makefile.o"))
+            .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+            .collect();
+        if with == "y" && !objects.is_empty() {
+            let from = format!("M={MODULES}");
+            let to = format!("MO={}/test_modules", build.dir.display());
+            let mut args = vec![from.as_str(), to.as_str()];
+            match quick {
+                true => args.extend(objects.iter().map(String::as_str)),
+                false => args.push("modules"),
+            }
+            build.make(&args, "commits", step)?;
         }
         Ok(())
     })
