@@ -3,7 +3,7 @@
 //! is built twice.
 
 use crate::{
-    env::{canonical, remove_all, short_name, stamped, Env},
+    env::{canonical, names_in, remove_all, short_name, stamped, Env},
     series, toolchain, ui,
 };
 use anyhow::{bail, Context, Result};
@@ -30,21 +30,8 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    pub fn name(self) -> &'static str {
-        match self {
-            Flavour::Plain => "plain",
-            Flavour::Debug => "debug",
-            Flavour::Kcsan => "kcsan",
-            Flavour::Without => "without",
-        }
-    }
-
-    /// The text of the flavour's configuration.
-    fn fragment(self, env: &Env) -> Result<String> {
-        match self {
-            Flavour::Plain => fragment(env, &["plain"]),
-            _ => fragment(env, &["plain", self.name()]),
-        }
+    pub fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
     }
 }
 
@@ -93,21 +80,17 @@ impl<'a> Build<'a> {
     }
 
     pub fn of(env: &'a Env, flavour: Flavour) -> Self {
-        Self::named(env, flavour.name())
+        Self::named(env, &flavour.name())
     }
 
     pub fn user_mode(env: &'a Env, name: &str) -> Self {
-        let mut build = Self::named(env, name);
-        build.args = &["ARCH=um", "-s"];
-        build
+        Self { args: &["ARCH=um", "-s"], ..Self::named(env, name) }
     }
 
     pub fn make(&self, args: &[&str], log: &str, step: &ui::Step) -> Result<()> {
         let mut make = self.env.tool_in(&self.source, "make", &[]);
-        make.args(["LLVM=1", "CC=ccache clang", &jobs()])
-            .arg(format!("O={}", self.dir.display()))
-            .args(self.args)
-            .args(args);
+        make.args(["LLVM=1", "CC=ccache clang", &jobs(), &format!("O={}", self.dir.display())]);
+        make.args(self.args).args(args);
         ui::run_logged(&mut make, &self.env.log(log), step)
     }
 
@@ -117,11 +100,9 @@ impl<'a> Build<'a> {
         self.configure_what_is_there(fragment, step)?;
         let lost = lost(fragment, &fs::read_to_string(self.dir.join(".config"))?);
         if !lost.is_empty() {
-            bail!(
-                "{} asks for what this kernel does not have or whose dependencies are not there:\n{}",
-                self.dir.join("fragment.config").display(),
-                lost.join("\n")
-            );
+            let (file, lost) = (self.dir.join("fragment.config"), lost.join("\n"));
+            let file = file.display();
+            bail!("{file} asks for options that are not here or lack a dependency:\n{lost}");
         }
         Ok(())
     }
@@ -138,8 +119,7 @@ impl<'a> Build<'a> {
         fs::write(&partial, fragment)?;
         let all = format!("KCONFIG_ALLCONFIG={}", partial.display());
         self.make(&[&all, "allnoconfig"], "config", step)?;
-        fs::rename(partial, stamp)?;
-        Ok(())
+        Ok(fs::rename(partial, stamp)?)
     }
 
     /// Builds the modules of `source` in a copy, so that the source stays clean.
@@ -176,8 +156,11 @@ pub fn kernel(env: &Env, flavour: Flavour) -> Result<Kernel> {
 pub fn kernel_with(env: &Env, flavour: Flavour, mutant: Option<&Path>) -> Result<Kernel> {
     let commit = prepare_with(env, mutant)?;
     let build = Build::of(env, flavour);
-    let modroot = env.dir(&format!("modules/{}", flavour.name()));
-    let fragment = flavour.fragment(env)?;
+    let name = flavour.name();
+    let modroot = env.dir(&format!("modules/{name}"));
+    let configs = ["plain", &name];
+    let count = if flavour == Flavour::Plain { 1 } else { 2 };
+    let fragment = fragment(env, &configs[..count])?;
     let stamp = build.dir.join("blkfilter-built");
     let want = format!("{commit}\n{fragment}");
     let kernel = Kernel {
@@ -188,7 +171,6 @@ pub fn kernel_with(env: &Env, flavour: Flavour, mutant: Option<&Path>) -> Result
     if stamped(&stamp, &want) && kernel.image.exists() && kernel.modules.exists() {
         return Ok(kernel);
     }
-    let name = flavour.name();
     ui::step(&format!("build the {name} kernel"), |step| {
         build.configure(&fragment, step)?;
         build.make(&["bzImage", "modules"], &format!("build-{name}"), step)
@@ -216,15 +198,14 @@ pub fn worktree(env: &Env, name: &str, commit: &str) -> Result<PathBuf> {
     let tree = env.dir(name);
     if !tree.join("Makefile").exists() {
         remove_all(&tree)?;
-        let add = ["worktree", "add", "-q", "--force", "--detach"];
-        ui::output(env.git().args(add).arg(&tree).arg(commit))?;
+        let add = "worktree add -q --force --detach";
+        ui::output(env.git().args(add.split(' ')).arg(&tree).arg(commit))?;
     } else {
         // A killed run may have left this lock. No other run works here: `Env::lock()`.
         let name = tree.file_name().expect("a directory of the cache");
         let admin = env.linux().join(".git/worktrees").join(name);
         remove_all(&admin.join("index.lock"))?;
-        let checkout = ["checkout", "-q", "--detach", commit];
-        ui::output(env.git().arg("-C").arg(&tree).args(checkout))?;
+        ui::output(env.git().arg("-C").arg(&tree).args(["checkout", "-q", "--detach", commit]))?;
     }
     Ok(tree)
 }
@@ -240,20 +221,11 @@ pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf
     ui::step(&format!("build the {} selftests", flavour.name()), |step| {
         remove_all(&install)?;
         // Objects of another flavour's build would be in the way.
-        let clean = ["clean", "-q", "-x", "-f", "--", MODULES];
-        ui::output(env.git().args(clean))?;
-        build.make(
-            &[
-                "-C",
-                "tools/testing/selftests",
-                "TARGETS=blkfilter",
-                &format!("KDIR={}", build.dir.display()),
-                &format!("INSTALL_PATH={}", install.display()),
-                "install",
-            ],
-            "selftests",
-            step,
-        )
+        ui::output(env.git().args("clean -q -x -f --".split(' ')).arg(MODULES))?;
+        let kernel = format!("KDIR={}", build.dir.display());
+        let path = format!("INSTALL_PATH={}", install.display());
+        let tests = ["-C", "tools/testing/selftests", "TARGETS=blkfilter"];
+        build.make(&[&tests[..], &[&kernel, &path, "install"]].concat(), "selftests", step)
     })?;
     let module = install.join("blkfilter/test_modules/blkfilter_bench.ko");
     if !module.exists() {
@@ -287,9 +259,8 @@ fn module(env: &Env, flavour: Flavour, source: &Path) -> Result<Vec<PathBuf>> {
     ui::step(&format!("build {}", source.display()), |step| {
         Build::of(env, flavour).module(&source, &copy, step)
     })?;
-    let mut modules: Vec<PathBuf> =
-        fs::read_dir(&copy)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    modules.retain(|path| path.extension().is_some_and(|end| end == "ko"));
+    let modules = names_in(&copy)?.into_iter().filter(|name| name.ends_with(".ko"));
+    let modules: Vec<PathBuf> = modules.map(|name| copy.join(name)).collect();
     if modules.is_empty() {
         bail!("no module came out of {}", source.display());
     }
@@ -308,10 +279,7 @@ pub struct Options {
 pub fn run(env: &Env, options: &Options) -> Result<i32> {
     let built = match &options.module {
         Some(source) => module(env, options.flavour, source)?,
-        None => {
-            let kernel = kernel(env, options.flavour)?;
-            vec![kernel.image, kernel.modules]
-        }
+        None => kernel(env, options.flavour).map(|kernel| vec![kernel.image, kernel.modules])?,
     };
     for path in built {
         println!("{}", path.display());
@@ -326,10 +294,13 @@ mod tests {
     #[test]
     fn lost_options_are_named() {
         let config = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\nCONFIG_S=\"x\"\n";
-        assert!(lost("CONFIG_A=y\nCONFIG_B=n\nCONFIG_C=m\nCONFIG_S=\"x\"\n", config).is_empty());
-        assert_eq!(lost("CONFIG_D=y\n", config), ["CONFIG_D=y (it is n)"]);
-        assert_eq!(lost("CONFIG_C=y\n", config), ["CONFIG_C=y (it is m)"]);
-        // The last one counts: debug.config may overrule plain.config.
-        assert!(lost("CONFIG_A=n\nCONFIG_A=y\n", config).is_empty());
+        for (fragment, named) in [
+            ("CONFIG_A=y\nCONFIG_B=n\nCONFIG_C=m\nCONFIG_S=\"x\"\n", &[][..]),
+            ("CONFIG_D=y\nCONFIG_C=y\n", &["CONFIG_C=y (it is m)", "CONFIG_D=y (it is n)"]),
+            // The last one counts: debug.config may overrule plain.config.
+            ("CONFIG_A=n\nCONFIG_A=y\n", &[]),
+        ] {
+            assert_eq!(lost(fragment, config), named);
+        }
     }
 }

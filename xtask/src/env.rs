@@ -24,23 +24,29 @@ use std::{
     process::Command,
 };
 
-/// Runs a program inside the toolchain root, in namespaces of its own: `root` and then the
-/// program. The cache, the repository and what else is bound are at their own paths there. When
-/// this process dies, all of it dies.
+/// Runs a program inside the toolchain root, in namespaces of its own. The arguments are the root,
+/// the directory to work in, the directories to bind at their own paths, "--", and the program with
+/// its arguments. When xtask dies, the program dies.
 const ENTER: &str = r#"
 set -e
-root=$1; shift
-bind() { mkdir -p "$root$1"; mount --bind "$1" "$root$1"; }
+root=$1 cwd=$2; shift 2
 # Before the others: one of them may be below /tmp.
 mount -t tmpfs tmpfs "$root/tmp"
-printf '%s\n' "$BLKFILTER_BIND" | while IFS= read -r dir; do [ -z "$dir" ] || bind "$dir"; done
+while [ "$1" != -- ]; do mkdir -p "$root$1"; mount --bind "$1" "$root$1"; shift; done
+shift
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount -t sysfs sysfs "$root/sys"
-cwd=$BLKFILTER_CWD
-unset BLKFILTER_BIND BLKFILTER_CWD
 exec chroot "$root" env --chdir="$cwd" PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 "$@"
 "#;
+
+/// Variables of each program. ccache knows a compiler by its content, so that a root that was made
+/// anew makes no difference; builds of the same source are the same; what git prints does not depend
+/// on who runs git.
+const VARIABLES: &str = "CCACHE_MAXSIZE=10G CCACHE_COMPILERCHECK=content \
+    KBUILD_BUILD_TIMESTAMP=@1700000000 KBUILD_BUILD_USER=blkfilter KBUILD_BUILD_HOST=blkfilter \
+    GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null \
+    GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=*";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Toolchain {
@@ -61,17 +67,12 @@ pub struct Env {
 
 impl Env {
     pub fn new(toolchain: Toolchain, kernel: Option<PathBuf>) -> Result<Self> {
-        let repo = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .expect("xtask is a directory of the repository")
-            .to_path_buf();
-        let cache = match env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
-            Some(dir) => PathBuf::from(dir),
-            None => Path::new(&env::var_os("HOME").context("HOME is not set")?).join(".cache"),
-        }
-        .join("blkfilter");
-        let whole = |dir: PathBuf| canonical(&dir, "kernel tree");
-        let kernel = kernel.map(whole).transpose()?;
+        let repo = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+        let repo = repo.expect("xtask is a directory of the repository").to_path_buf();
+        let set = env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        let home = || Some(Path::new(&env::var_os("HOME")?).join(".cache"));
+        let cache = set.or_else(home).context("HOME is not set")?.join("blkfilter");
+        let kernel = kernel.map(|dir| canonical(&dir, "kernel tree")).transpose()?;
         if let Some(dir) = &kernel {
             if !dir.join("block/blk-core.c").exists() {
                 bail!("{} is not a kernel tree", dir.display());
@@ -84,12 +85,9 @@ impl Env {
     pub fn lock(&mut self) -> Result<()> {
         fs::create_dir_all(&self.cache)
             .with_context(|| format!("cannot make {}", self.cache.display()))?;
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(self.cache.join("lock"))?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(self.cache.join("lock"))?;
         if file.try_lock().is_err() {
             let mut owner = String::new();
             file.read_to_string(&mut owner)?;
@@ -131,34 +129,13 @@ impl Env {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
         if self.toolchain == Toolchain::Host {
-            command.arg(program).current_dir(cwd);
+            command.current_dir(cwd);
         } else {
-            let mut binds = vec![self.cache.as_path(), self.repo.as_path()];
-            binds.extend(bind);
-            let binds: Vec<_> = binds.iter().map(|dir| dir.to_string_lossy()).collect();
-            command
-                .args(["unshare", "-m", "-p", "-f", "--kill-child"])
-                .args(["sh", "-c", ENTER, "sh"])
-                .arg(self.root())
-                .arg(program)
-                .env("BLKFILTER_BIND", binds.join("\n"))
-                .env("BLKFILTER_CWD", cwd);
+            command.args("unshare -m -p -f --kill-child sh -c".split(' ')).args([ENTER, "sh"]);
+            command.args([&self.root(), cwd, &self.cache, &self.repo]).args(bind).arg("--");
         }
-        command
-            .env("CCACHE_DIR", self.cache.join("ccache"))
-            .env("CCACHE_MAXSIZE", "10G")
-            // The same compiler in a root that was made anew is the same compiler.
-            .env("CCACHE_COMPILERCHECK", "content")
-            // A build of the same source is the same build.
-            .env("KBUILD_BUILD_TIMESTAMP", "@1700000000")
-            .env("KBUILD_BUILD_USER", "blkfilter")
-            .env("KBUILD_BUILD_HOST", "blkfilter")
-            // What git prints does not depend on who runs it.
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_COUNT", "1")
-            .env("GIT_CONFIG_KEY_0", "safe.directory")
-            .env("GIT_CONFIG_VALUE_0", "*");
+        let variables = VARIABLES.split(' ').filter_map(|variable| variable.split_once('='));
+        command.arg(program).env("CCACHE_DIR", self.cache.join("ccache")).envs(variables);
         command
     }
 
@@ -195,6 +172,16 @@ pub fn stamped(path: &Path, what: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text == what)
 }
 
+/// The names of the entries of a directory, sorted.
+pub fn names_in(dir: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(dir).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let entries = entries.with_context(|| format!("cannot read {}", dir.display()))?;
+    let name = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let mut names: Vec<String> = entries.iter().map(name).collect();
+    names.sort();
+    Ok(names)
+}
+
 /// Removes what an interrupted run left.
 pub fn remove_all(path: &Path) -> Result<()> {
     // A symbolic link, a file or nothing: remove_dir_all() takes only directories.
@@ -209,30 +196,17 @@ pub fn remove_all(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{sync::mpsc::channel, thread, time::Duration};
 
     #[test]
-    fn second_invocation_waits() {
+    fn lock_is_held_until_the_end() {
         let dir = env::temp_dir().join(format!("xtask-lock-{}", std::process::id()));
-        let new = || Env {
-            repo: dir.clone(),
-            cache: dir.clone(),
-            toolchain: Toolchain::Host,
-            kernel: None,
-            _lock: None,
-        };
-        let mut first = new();
-        first.lock().unwrap();
-        let (send, receive) = channel();
-        let mut second = new();
-        let thread = thread::spawn(move || {
-            second.lock().unwrap();
-            send.send(()).unwrap();
-        });
-        assert!(receive.recv_timeout(Duration::from_millis(300)).is_err());
-        drop(first);
-        assert!(receive.recv_timeout(Duration::from_secs(10)).is_ok());
-        thread.join().unwrap();
+        let mut env = Env::new(Toolchain::Host, None).unwrap();
+        env.cache = dir.clone();
+        env.lock().unwrap();
+        let file = File::open(dir.join("lock")).unwrap();
+        assert!(file.try_lock().is_err());
+        drop(env);
+        assert!(file.try_lock().is_ok());
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -45,10 +45,8 @@ impl Case {
 
 /// "ok 3 name # SKIP" or "not ok 3 name".
 fn result(line: &str) -> Option<Case> {
-    let (good, rest) = match line.strip_prefix("not ok ") {
-        Some(rest) => (false, rest),
-        None => (true, line.strip_prefix("ok ")?),
-    };
+    let (good, rest) = line.strip_prefix("not ").map_or((true, line), |rest| (false, rest));
+    let rest = rest.strip_prefix("ok ")?;
     let (number, name) = rest.split_once(' ').unwrap_or((rest, ""));
     number.parse::<u32>().ok()?;
     let (name, directive) = name.split_once(" # ").unwrap_or((name, ""));
@@ -67,8 +65,8 @@ pub fn program(output: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = output.lines().filter_map(result).collect();
     let planned = output.lines().find_map(plan);
     if planned != Some(cases.len()) {
-        let name = format!("ran {} of {} tests", cases.len(), planned.unwrap_or(0));
-        cases.push(Case::fail(name));
+        let planned = planned.unwrap_or(0);
+        cases.push(Case::fail(format!("ran {} of {planned} tests", cases.len())));
     }
     cases
 }
@@ -88,11 +86,10 @@ pub fn selftests(output: &str) -> Vec<Case> {
         } else if let Some(script) = result(line) {
             scripts += 1;
             let mut inner = program(&text);
+            let has_failed = |case: &Case| case.outcome == Outcome::Fail;
             if inner.is_empty() {
                 inner.push(Case::new("skipped", Outcome::Skip));
-            } else if script.outcome == Outcome::Fail
-                && inner.iter().all(|case| case.outcome != Outcome::Fail)
-            {
+            } else if has_failed(&script) && !inner.iter().any(has_failed) {
                 inner.push(Case::fail("failed after its tests, or timed out"));
             }
             extend(script.name.rsplit(": ").next().unwrap_or(""), inner);
@@ -103,12 +100,10 @@ pub fn selftests(output: &str) -> Vec<Case> {
     }
     let rest: Vec<Case> = text.lines().filter_map(result).collect();
     if !rest.is_empty() || outer_plan != Some(scripts) {
-        let start = "selftests: blkfilter: ";
-        let running = text.lines().find_map(|line| line.strip_prefix(start));
+        let running = text.lines().find_map(|line| line.strip_prefix("selftests: blkfilter: "));
         extend(running.unwrap_or("?"), rest);
         let planned = outer_plan.unwrap_or(0);
-        let name = format!("the run ended after {scripts} of {planned} scripts");
-        cases.push(Case::fail(name));
+        cases.push(Case::fail(format!("the run ended after {scripts} of {planned} scripts")));
     }
     cases
 }
@@ -145,44 +140,33 @@ ok 1 selftests: blkfilter: test_a.sh
 not ok 2 selftests: blkfilter: test_b.sh # exit=1
 ";
 
-    fn failures(text: &str) -> Vec<String> {
-        let failed = |case: Case| (case.outcome == Outcome::Fail).then_some(case.name);
-        selftests(text).into_iter().filter_map(failed).collect()
-    }
-
     #[test]
     fn each_check_counts() {
         let cases = selftests(GOOD);
         assert_eq!(cases.len(), 3);
         assert_eq!(cases[1], Case::new("test_a.sh: C7: detach", Outcome::Skip));
-        assert_eq!(failures(GOOD), ["test_b.sh: C9: late call"]);
     }
 
     #[test]
-    fn a_module_that_does_not_load_fails_its_tests() {
-        let text = GOOD.replace(
-            "# ok 1 C6: attach\n# ok 2 C7: detach # SKIP no disk\n",
-            "# Bail out!  cannot load rust_blkfilter\n",
-        );
-        let text = text.replace("\nok 1 selftests", "\nnot ok 1 selftests");
-        assert_eq!(failures(&text)[0], "test_a.sh: ran 0 of 2 tests");
-    }
-
-    #[test]
-    fn a_run_that_dies_is_red() {
-        let cut = &GOOD[..GOOD.find("# # failed").unwrap()];
-        assert_eq!(
-            failures(cut),
-            ["test_b.sh: C9: late call", "the run ended after 1 of 2 scripts"]
-        );
-        assert_eq!(failures(""), ["the run ended after 0 of 0 scripts"]);
-    }
-
-    #[test]
-    fn a_script_that_says_nothing_is_red() {
-        let text = "TAP version 13\n1..1\nok 1 selftests: blkfilter: test_a.sh\n";
-        assert_eq!(failures(text), ["test_a.sh: ran 0 of 0 tests"]);
-        let text = "TAP version 13\n1..1\n# 1..1\n# ok 1 a\nnot ok 1 selftests: blkfilter: test_a.sh # TIMEOUT\n";
-        assert_eq!(failures(text).len(), 1);
+    fn what_is_red() {
+        const C9: &str = "test_b.sh: C9: late call";
+        let of_a = "# ok 1 C6: attach\n# ok 2 C7: detach # SKIP no disk\n# # Totals: pass:1\nok";
+        let bail_out = GOOD.replace(of_a, "# Bail out!  cannot load rust_blkfilter\nnot ok");
+        let (cut, _) = GOOD.split_once("# # failed").unwrap();
+        let silent = "1..1\nok 1 selftests: blkfilter: test_a.sh\n";
+        let timeout =
+            "1..1\n# 1..1\n# ok 1 a\nnot ok 1 selftests: blkfilter: test_a.sh # TIMEOUT\n";
+        for (output, failures) in [
+            (GOOD, &[C9][..]),
+            (&bail_out, &["test_a.sh: ran 0 of 2 tests", C9]),
+            (cut, &[C9, "the run ended after 1 of 2 scripts"]),
+            ("", &["the run ended after 0 of 0 scripts"]),
+            (silent, &["test_a.sh: ran 0 of 0 tests"]),
+            (timeout, &["test_a.sh: failed after its tests, or timed out"]),
+        ] {
+            let mut failed = selftests(output);
+            failed.retain(|case| case.outcome == Outcome::Fail);
+            assert_eq!(failed, failures.iter().map(|name| Case::fail(*name)).collect::<Vec<_>>());
+        }
     }
 }

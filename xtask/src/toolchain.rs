@@ -46,14 +46,13 @@ fn check_host(env: &Env) -> Result<()> {
     if ui::output(Command::new("id").arg("-u"))?.trim() != "0" {
         bail!("this needs root: it makes mount namespaces and a Debian root (try `sudo -E`)");
     }
-    let df = ["--output=avail", "-BG"];
-    let df = ui::output(Command::new("df").args(df).arg(&env.cache))?;
+    let mut df = Command::new("df");
+    let df = ui::output(df.args(["--output=avail", "-BG"]).arg(&env.cache))?;
     let free = df.lines().nth(1).unwrap_or("").trim();
     if free.trim_end_matches('G').parse::<u64>()? < NEEDED {
+        let cache = env.cache.display();
         bail!(
-            "too little disk: {} has {free} free, a set-up needs {NEEDED}G; \
-             XDG_CACHE_HOME can point elsewhere",
-            env.cache.display()
+            "too little disk: {cache} has {free} and needs {NEEDED}G free (or set XDG_CACHE_HOME)"
         );
     }
     if is_missing("mmdebstrap") {
@@ -62,13 +61,9 @@ fn check_host(env: &Env) -> Result<()> {
         }
         ui::step("install mmdebstrap on this machine (apt-get)", |step| {
             let script = "apt-get update && apt-get install -y --no-install-recommends mmdebstrap";
-            ui::run_logged(
-                Command::new("setpriv")
-                    .args(["--pdeathsig", "KILL", "sh", "-c", script])
-                    .env("DEBIAN_FRONTEND", "noninteractive"),
-                &env.log("apt-get"),
-                step,
-            )
+            let mut apt = Command::new("setpriv");
+            apt.args(["--pdeathsig", "KILL", "sh", "-c", script]);
+            ui::run_logged(apt.env("DEBIAN_FRONTEND", "noninteractive"), &env.log("apt-get"), step)
         })
         .context("is the package archive reachable?")?;
     }
@@ -83,31 +78,25 @@ fn mmdebstrap(env: &Env, name: &str, packages: &str, dir: &Path) -> Result<()> {
     fs::create_dir_all(&env.cache)?;
     ui::step(&format!("make the {name} (mmdebstrap)"), |step| {
         let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "unshare", "-m", "-p", "-f"])
-            .args(["--kill-child", "--mount-proc", "mmdebstrap"])
-            .args(["--mode=root", "--variant=minbase"])
-            .arg(format!("--include={}", packages.replace(' ', "")))
-            .arg(SUITE)
-            .arg(&partial);
+        let enter = "--pdeathsig KILL unshare -m -p -f --kill-child --mount-proc";
+        command.args(enter.split(' ')).args("mmdebstrap --mode=root --variant=minbase".split(' '));
+        command.arg(format!("--include={}", packages.replace(' ', ""))).arg(SUITE).arg(&partial);
         if let Some(mirror) = mirror() {
             command.arg(format!("deb {mirror} {SUITE} main"));
         }
         ui::run_logged(&mut command, &env.log(name), step)
     })
     .context("no Debian root: is the package archive reachable?")?;
-    fs::rename(&partial, dir)?;
-    Ok(())
+    Ok(fs::rename(&partial, dir)?)
 }
 
 /// Makes the toolchain root if it is not there.
 pub fn ensure(env: &Env) -> Result<()> {
     if env.toolchain == Toolchain::Host {
-        let missing = missing_host_tools();
-        if !missing.is_empty() {
-            bail!("--toolchain host: missing here: {}", missing.join(" "));
-        }
-        return Ok(());
+        return match missing_host_tools() {
+            missing if missing.is_empty() => Ok(()),
+            missing => bail!("--toolchain host: missing here: {}", missing.join(" ")),
+        };
     }
     let (root, stamp) = (env.root(), env.root().join(".blkfilter"));
     if stamped(&stamp, TOOLS) {
@@ -116,8 +105,7 @@ pub fn ensure(env: &Env) -> Result<()> {
     check_host(env)?;
     remove_all(&root)?;
     mmdebstrap(env, "toolchain root", TOOLS, &root)?;
-    fs::write(stamp, TOOLS)?;
-    Ok(())
+    Ok(fs::write(stamp, TOOLS)?)
 }
 
 /// Programs that a toolchain of the user's own has to have.
@@ -125,11 +113,10 @@ const HOST_TOOLS: &str =
     "clang ld.lld rustc bindgen make flex bison bc git ccache qemu-system-x86_64";
 
 pub fn missing_host_tools() -> Vec<&'static str> {
-    let tools = HOST_TOOLS.split(' ');
-    tools.filter(|tool| is_missing(tool)).collect()
+    HOST_TOOLS.split(' ').filter(|tool| is_missing(tool)).collect()
 }
 
-/// Makes an image of an ext4 file system.
+/// Makes an image of an ext4 file system, of `size`, with more `options`.
 pub fn mke2fs(
     env: &Env,
     image: &Path,
@@ -140,8 +127,7 @@ pub fn mke2fs(
     let partial = image.with_extension("partial");
     remove_all(&partial)?;
     let mut mke2fs = env.tool("mke2fs");
-    mke2fs.args(["-q", "-t", "ext4"]).args(options);
-    mke2fs.arg(&partial).arg(size);
+    mke2fs.args(["-q", "-t", "ext4"]).args(options).arg(&partial).arg(size);
     ui::run_logged(&mut mke2fs, &env.log("mke2fs"), step)?;
     Ok(fs::rename(partial, image)?)
 }
@@ -172,8 +158,7 @@ pub fn guest_image(env: &Env) -> Result<PathBuf> {
         let options = ["-O", "^has_journal", "-d", &tree.to_string_lossy()];
         mke2fs(env, &image, "3G", &options, step)?;
         remove_all(&tree)?;
-        fs::write(&stamp, &want)?;
-        Ok(())
+        Ok(fs::write(&stamp, &want)?)
     })?;
     Ok(image)
 }

@@ -25,18 +25,13 @@ pub struct Step {
 /// Runs a step: says that it starts, shows that it lives, says how long it took.
 pub fn step<T>(name: &str, run: impl FnOnce(&Step) -> Result<T>) -> Result<T> {
     let terminal = std::io::stderr().is_terminal();
-    let step = Step {
-        bar: terminal.then(|| {
-            let bar = ProgressBar::new_spinner();
-            let style = "{spinner} {prefix} [{elapsed}] {wide_msg}";
-            bar.set_style(ProgressStyle::with_template(style).expect("a constant"));
-            bar.set_prefix(name.to_string());
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        }),
-        name: name.to_string(),
-        since: Instant::now(),
+    let bar = || {
+        let style = ProgressStyle::with_template("{spinner} {prefix} [{elapsed}] {wide_msg}");
+        let bar = ProgressBar::new_spinner().with_style(style.expect("a constant"));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar.with_prefix(name.to_string())
     };
+    let step = Step { bar: terminal.then(bar), name: name.to_string(), since: Instant::now() };
     if !terminal {
         eprintln!("==> {name}");
     }
@@ -60,16 +55,20 @@ pub fn print_times() {
 }
 
 /// The end of a file, whatever its length.
-pub fn tail(path: &Path, lines: usize) -> String {
+fn tail(path: &Path, lines: usize) -> String {
     let mut text = Vec::new();
     if let Ok(mut file) = File::open(path) {
-        let length = file.metadata().map(|m| m.len()).unwrap_or(0);
-        let _ = file.seek(SeekFrom::Start(length.saturating_sub(16384)));
+        // A shorter file is read from its start, because there the seek fails.
+        let _ = file.seek(SeekFrom::End(-16384));
         let _ = file.read_to_end(&mut text);
     }
-    let text = String::from_utf8_lossy(&text);
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
+    last_lines(&String::from_utf8_lossy(&text), lines)
+}
+
+/// The last `count` lines of a text.
+pub fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// Runs a command with its output in `log`; its last line is the progress that is shown.
@@ -113,13 +112,9 @@ pub fn output(command: &mut Command) -> Result<String> {
         .output()
         .with_context(|| format!("cannot run {:?}", command.get_program()))?;
     if !out.status.success() {
-        bail!(
-            "{:?} {:?} failed ({}):\n{}",
-            command.get_program(),
-            command.get_args().collect::<Vec<_>>(),
-            out.status,
-            String::from_utf8_lossy(&out.stderr).trim()
-        );
+        let (program, args) = (command.get_program(), command.get_args().collect::<Vec<_>>());
+        let errors = String::from_utf8_lossy(&out.stderr);
+        bail!("{program:?} {args:?} failed ({}):\n{}", out.status, errors.trim());
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }

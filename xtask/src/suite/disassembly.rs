@@ -4,14 +4,13 @@
 
 use crate::{
     build::{self, Build},
-    env::Env,
+    env::{names_in, Env},
     ktap::Case,
     source, ui,
 };
 use anyhow::{bail, Result};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::PathBuf,
 };
 
@@ -27,17 +26,13 @@ fn objects(env: &Env, name: &str, source: PathBuf) -> Result<BTreeMap<String, St
     })?;
     let mut objects = BTreeMap::new();
     for dir in ["block", "block/partitions"] {
-        for entry in fs::read_dir(build.dir.join(dir))? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "o") {
-                let mut objdump = env.tool_in(&build.dir, "llvm-objdump", &[]);
-                objdump.args(["-d", "-r", "--no-show-raw-insn"]).arg(&path);
-                let text = ui::output(&mut objdump)?;
-                // The first lines have the name of the file.
-                let code: Vec<&str> = text.lines().skip(3).collect();
-                let name = path.strip_prefix(&build.dir)?.display().to_string();
-                objects.insert(name, code.join("\n"));
-            }
+        for file in names_in(&build.dir.join(dir))?.iter().filter(|file| file.ends_with(".o")) {
+            let name = format!("{dir}/{file}");
+            let mut objdump = env.tool_in(&build.dir, "llvm-objdump", &[]);
+            let text = ui::output(objdump.args(["-d", "-r", "--no-show-raw-insn", &name]))?;
+            // The first lines have the name of the file.
+            let code: Vec<&str> = text.lines().skip(3).collect();
+            objects.insert(name, code.join("\n"));
         }
     }
     if objects.len() < 50 {

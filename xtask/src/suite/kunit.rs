@@ -25,16 +25,11 @@ pub fn user_mode(env: &Env) -> Result<Vec<Case>> {
     let build = env.dir("build/uml");
     fs::create_dir_all(&build)?;
     ui::step("build and run KUnit in a user-mode kernel", |step| {
-        let args = [
-            "run",
-            "--make_options=LLVM=1",
-            "--make_options=CC=ccache clang",
-            &build::jobs().replace("-j", "--jobs="),
-            &format!("--build_dir={}", build.display()),
-            &format!("--kunitconfig={}/xtask/kernel/uml.config", env.repo.display()),
-            "--timeout=300",
-        ];
-        results(env, &args, "kunit-uml", step)
+        let jobs = build::jobs().replace("-j", "--jobs=");
+        let dir = format!("--build_dir={}", build.display());
+        let config = format!("--kunitconfig={}/xtask/kernel/uml.config", env.repo.display());
+        let args = ["--make_options=CC=ccache clang", &jobs, &dir, &config];
+        results(env, "run --timeout=300 --make_options=LLVM=1", &args, "kunit-uml", step)
     })
 }
 
@@ -49,8 +44,7 @@ pub fn debug(env: &Env) -> Result<Vec<Case>> {
             let outcome = qemu::run(env, &guest, |_| {})?;
             let log = env.log("kunit-debug");
             fs::write(&log, &outcome.log)?;
-            let args = ["parse", &log.to_string_lossy()];
-            let cases = results(env, &args, "kunit-parse", step)?;
+            let cases = results(env, "parse", &[&log.to_string_lossy()], "kunit-parse", step)?;
             if cases.is_empty() {
                 bail!("no KUnit test is named {glob}");
             }
@@ -61,12 +55,12 @@ pub fn debug(env: &Env) -> Result<Vec<Case>> {
     })
 }
 
-/// The results of the series' own tests, as kunit.py finds them.
-fn results(env: &Env, args: &[&str], log: &str, step: &ui::Step) -> Result<Vec<Case>> {
+/// The results of the series' own tests, as kunit.py finds them; `words` are its first arguments.
+fn results(env: &Env, words: &str, args: &[&str], log: &str, step: &ui::Step) -> Result<Vec<Case>> {
     let json = env.cache.join("log/kunit.json");
     remove_all(&json)?;
     let mut kunit = env.tool_in(&env.linux(), "tools/testing/kunit/kunit.py", &[]);
-    kunit.args(args).arg(format!("--json={}", json.display()));
+    kunit.args(words.split(' ')).args(args).arg(format!("--json={}", json.display()));
     // kunit.py fails if a test fails; the results say which.
     let result = ui::run_logged(&mut kunit, &env.log(log), step);
     if !json.exists() {

@@ -10,13 +10,11 @@ use crate::{
 use anyhow::Result;
 use std::fs;
 
-/// Builds `target`, and before that the kernel crate, for user mode with clippy and with `options`;
-/// a warning is an error.
+/// Builds `target`, and before that the kernel crate, for user mode with clippy and with `options`,
+/// which spaces separate; a warning is an error.
 fn clippy(env: &Env, name: &str, options: &str, target: &str) -> Case {
-    let fragment = format!(
-        "CONFIG_64BIT=y\nCONFIG_EXPERT=y\nCONFIG_MODULES=y\nCONFIG_RUST=y\nCONFIG_WERROR=y\n\
-         {options}"
-    );
+    let all = "CONFIG_64BIT=y CONFIG_EXPERT=y CONFIG_MODULES=y CONFIG_RUST=y CONFIG_WERROR=y";
+    let fragment = format!("{all} {options}").replace(' ', "\n");
     let build = Build::user_mode(env, &format!("clippy-{name}"));
     let name = format!("clippy {name}");
     let built = ui::step(&name, |step| {
@@ -44,14 +42,13 @@ pub fn run(env: &Env) -> Result<Vec<Case>> {
     build::prepare(env)?;
     let plain = build::fragment(env, &["plain"])?;
     let is_sample = |line: &&str| line.starts_with("CONFIG_SAMPLE");
-    let samples: String = plain.split_inclusive('\n').filter(is_sample).collect();
-    let without = "CONFIG_BLOCK=y\nCONFIG_BLK_FILTER=n\n";
-    let with = "CONFIG_BLOCK=y\nCONFIG_BLK_FILTER=y\n";
+    let samples: Vec<&str> = plain.lines().filter(is_sample).collect();
+    let with = "CONFIG_BLOCK=y CONFIG_BLK_FILTER=y";
     // changetrack needs debugfs.
-    let samples = format!("{with}CONFIG_DEBUG_FS=y\n{samples}");
+    let samples = format!("{with} CONFIG_DEBUG_FS=y {}", samples.join(" "));
     Ok(vec![
-        clippy(env, "crate-without-block", "CONFIG_BLOCK=n\n", "prepare"),
-        clippy(env, "crate-without-filters", without, "prepare"),
+        clippy(env, "crate-without-block", "CONFIG_BLOCK=n", "prepare"),
+        clippy(env, "crate-without-filters", "CONFIG_BLOCK=y CONFIG_BLK_FILTER=n", "prepare"),
         clippy(env, "crate", with, "prepare"),
         clippy(env, "samples", &samples, "samples/rust/"),
         rustdoc(env)?,

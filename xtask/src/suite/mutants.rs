@@ -4,12 +4,12 @@
 use super::selftests;
 use crate::{
     build::Flavour,
-    env::Env,
+    env::{names_in, Env},
     ktap::{Case, Outcome},
     ui,
 };
 use anyhow::{bail, Context, Result};
-use std::{fs, path::PathBuf, slice};
+use std::{collections::BTreeSet, fs, path::PathBuf, slice};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -28,24 +28,16 @@ struct Mutant {
 }
 
 fn mutants(env: &Env) -> Result<Vec<Mutant>> {
-    let mut mutants = Vec::new();
-    for entry in fs::read_dir(env.repo.join("xtask/mutants"))? {
-        let dir = entry?.path();
+    let all = env.repo.join("xtask/mutants");
+    let mutant = |name: String| {
+        let dir = all.join(&name);
         let test = fs::read_to_string(dir.join("test")).unwrap_or_default();
-        let (script, clause) = test
-            .trim()
-            .split_once(' ')
-            .with_context(|| format!("{}/test: no script and clause", dir.display()))?;
-        let name = dir.file_name().unwrap_or_default();
-        mutants.push(Mutant {
-            name: name.to_string_lossy().into(),
-            script: script.into(),
-            clause: clause.into(),
-            dir,
-        });
-    }
-    mutants.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(mutants)
+        let test = test.trim().split_once(' ');
+        let (script, clause) =
+            test.with_context(|| format!("{name}/test: no script and clause"))?;
+        Ok(Mutant { name, script: script.into(), clause: clause.into(), dir })
+    };
+    names_in(&all)?.into_iter().map(mutant).collect()
 }
 
 /// Whether a check of the script failed that names the clause.
@@ -63,9 +55,8 @@ pub fn run(env: &Env, options: &Options) -> Result<i32> {
     if mutants.is_empty() {
         bail!("no seeded bug has {} in its name", options.only);
     }
-    let mut scripts: Vec<String> = mutants.iter().map(|m| m.script.clone()).collect();
-    scripts.sort();
-    scripts.dedup();
+    let scripts: BTreeSet<String> = mutants.iter().map(|m| m.script.clone()).collect();
+    let scripts = Vec::from_iter(scripts);
     let mut cases = selftests::in_guest(env, Flavour::Plain, &scripts, false, None)?;
     cases.retain(|case| case.outcome != Outcome::Pass);
     if !cases.is_empty() {
@@ -76,10 +67,10 @@ pub fn run(env: &Env, options: &Options) -> Result<i32> {
         eprintln!("--- {}", mutant.name);
         let script = slice::from_ref(&mutant.script);
         let cases = selftests::in_guest(env, Flavour::Plain, script, false, Some(&mutant.dir));
-        let caught = cases.as_ref().is_ok_and(|cases| is_caught(mutant, cases));
-        if let Err(error) = cases {
+        let caught = cases.map(|cases| is_caught(mutant, &cases)).unwrap_or_else(|error| {
             eprintln!("{error:#}");
-        }
+            false
+        });
         count += caught as usize;
         let verdict = if caught { "caught" } else { "NOT CAUGHT" };
         println!("{verdict}: {}, by {} {}", mutant.name, mutant.script, mutant.clause);
@@ -96,12 +87,8 @@ mod tests {
 
     #[test]
     fn a_mutant_is_caught_by_its_clause_only() {
-        let mutant = Mutant {
-            name: "x".into(),
-            dir: PathBuf::from("x"),
-            script: "test_a.sh".into(),
-            clause: "C7".into(),
-        };
+        let [name, script, clause] = ["x", "test_a.sh", "C7"].map(String::from);
+        let mutant = Mutant { name, dir: PathBuf::new(), script, clause };
         let caught = |name: &str, ok| is_caught(&mutant, &[Case::of(name, ok)]);
         assert!(caught("test_a.sh: C7: x", false));
         assert!(!caught("test_a.sh: C7: x", true));

@@ -2,9 +2,13 @@
 //! The kernel's own checks of our files, and whether the seeded bugs apply.
 
 use super::command;
-use crate::{build, env::Env, ktap::Case, series, ui};
+use crate::{
+    build,
+    env::{names_in, Env},
+    ktap::Case,
+    series, ui,
+};
 use anyhow::Result;
-use std::fs;
 
 /// The program that checks a file, and its arguments.
 fn checker(file: &str) -> Option<(&'static str, &'static str)> {
@@ -26,11 +30,10 @@ pub fn run(env: &Env) -> Result<Vec<Case>> {
     build::prepare(env)?;
     ui::step("the kernel's own checks", |_| {
         let mut cases = Vec::new();
-        for entry in fs::read_dir(env.repo.join("xtask/mutants"))? {
-            let dir = entry?.path();
-            let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        let mutants = env.repo.join("xtask/mutants");
+        for name in names_in(&mutants)? {
             let mut git = env.git();
-            git.args(["apply", "--check"]).arg(dir.join("diff"));
+            git.args(["apply", "--check"]).arg(mutants.join(&name).join("diff"));
             cases.push(command(format!("seeded bug {name} applies"), git)?);
         }
         for file in series::own_files(env)? {
