@@ -3,7 +3,8 @@
 # What a bio costs, inside the guest. The host sets PART, to one of the parts below,
 # and ONLY. A line that starts with "row" is one of the table: name, median, mean. One
 # that starts with "time" is one of times: name, median, 99th percentile. One that starts
-# with "bytes" is another figure.
+# with "bytes" is one of memory. The host reads the names of all rows from this file: a
+# name is the last thing in quotes on its line.
 
 fail() { echo "FAILED: $*"; exit 1; }
 
@@ -65,11 +66,11 @@ print(round(job["read"]["clat_ns"]["mean"]))')
 	echo "row $1: $mean $mean"
 	[ -z "$2" ] || detach nullb0
 }
-dm() {	# target and its parameters
-	wanted "dm-$1" || return 0
-	dmsetup create bench --table "0 131072 $*" || fail "dm $1"
+dm() {	# name, which is dm-TARGET, and the target's parameters
+	wanted "$1" || return 0
+	dmsetup create bench --table "0 131072 ${1#dm-} ${*:2}" || fail "$1"
 	udevadm settle
-	row "dm-$1" /dev/mapper/bench
+	row "$1" /dev/mapper/bench
 	dmsetup remove --retry bench
 }
 takes() {	# name, what to write, to take times
@@ -80,7 +81,7 @@ takes() {	# name, what to write, to take times
 insmod $modules/blkfilter_bench.ko || fail "no blkfilter_bench"
 modprobe null_blk nr_devices=0 || fail "no null_blk"
 echo "loop 1000" > $bench || fail "calibration"
-echo "row calibration, 1000 iterations of 2 instructions: $(cut -d' ' -f1,2 $bench)"
+echo "calibration 1000 iterations of 2 instructions: $(cut -d' ' -f1,2 $bench)"
 if [ $PART = without ]; then
 	[ ! -e /sys/block/vda/filter ] || fail "this kernel has filters"
 	null_blk nullb0
@@ -137,9 +138,9 @@ with c_defer "C: defers and resubmits"
 with rust_defer "Rust: defers and resubmits"
 with rust_blkfilter "rust_blkfilter"
 with "blkdelay ms=0" "blkdelay, 0 ms"
-dm linear /dev/nullb0 0
-dm flakey /dev/nullb0 0 60 0
-dm delay /dev/nullb0 0 0
+dm "dm-linear" /dev/nullb0 0
+dm "dm-flakey" /dev/nullb0 0 60 0
+dm "dm-delay" /dev/nullb0 0 0
 row "nothing attached anywhere, again" /dev/nullb0
 fio_row "fio, mean: nothing attached anywhere"
 fio_row "fio, mean: C: passes" c_pass
@@ -157,7 +158,7 @@ row "4 KiB write: dm-era, 4 KiB blocks" /dev/mapper/bench write
 without_udev
 if [ -z "$ONLY" ]; then
 	echo "/dev/nullb0 1 stack" > $bench || fail "stack"
-	echo "bytes of stack from submission to the filter: $(cut -d' ' -f1 $bench)"
+	echo "bytes stack from submission to the filter: $(cut -d' ' -f1 $bench)"
 fi
 
 # Many devices.
@@ -175,4 +176,4 @@ before=$(free)
 for ((n = 63; n < 1023; n++)); do attach ram$n c_pass; done
 after=$(free)
 row "C: passes, one device of 1,024 with a filter" /dev/nullb0
-echo "bytes of memory per filter: $(((before - after) * 1024 / 960))"
+echo "bytes memory per filter: $(((before - after) * 1024 / 960))"

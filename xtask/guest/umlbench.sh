@@ -31,7 +31,7 @@ for ((n = 0; n < 15; n++)); do
 		echo $filter > /sys/block/nullb0/filter || finish "FAILED: attach"
 		with=$(measure)
 		echo none > /sys/block/nullb0/filter || finish "FAILED: detach"
-		echo "pair $filter $without $with"
+		echo "pair $filter: $without $with"
 	done
 done
 finish done

@@ -9,7 +9,7 @@ use crate::{
     ui,
 };
 use anyhow::{bail, Result};
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
 const SCRIPT: &str = include_str!("../guest/demo.sh");
 const BACKUP: &str = include_str!("../../tools/testing/selftests/blkfilter/backup.py");
@@ -41,7 +41,7 @@ pub fn run(env: &Env) -> Result<i32> {
     let backup = format!("cat > /tmp/backup.py <<'BACKUP'\n{BACKUP}BACKUP\n");
     let mut guest = qemu::Guest::new(&kernel, backup + SCRIPT);
     guest.disks = vec![(disk.clone(), true), (documentation, false)];
-    guest.timeout = Duration::from_secs(300);
+    guest.timeout = 300;
     let mut seen = Vec::new();
     let outcome = ui::step("the demo", |_| {
         qemu::run(env, &guest, |line| {

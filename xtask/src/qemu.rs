@@ -8,7 +8,7 @@
 
 use crate::{
     build::Kernel,
-    env::{canonical, remove_all, Env},
+    env::{canonical, names_in, remove_all, Env},
     logscan, toolchain, ui,
 };
 use anyhow::{bail, Context, Result};
@@ -16,9 +16,7 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::mpsc::{channel, RecvTimeoutError},
-    thread,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -46,7 +44,8 @@ pub struct Guest<'a> {
     pub memory: u32,
     /// One instruction is one nanosecond: slow, and the same every time.
     pub icount: bool,
-    pub timeout: Duration,
+    /// Seconds.
+    pub timeout: u64,
     /// A person sits there, without a time-out.
     pub interactive: bool,
     /// Look for leaks at the end; takes some ten seconds.
@@ -65,7 +64,7 @@ impl<'a> Guest<'a> {
             cpus: 2,
             memory: 2048,
             icount: false,
-            timeout: Duration::from_secs(600),
+            timeout: 600,
             interactive: false,
             kmemleak: false,
             cmdline: String::new(),
@@ -91,21 +90,9 @@ impl Outcome {
             bail!("in the kernel log ({}):\n{}", self.console.display(), self.splats.join("\n\n"));
         }
         if self.status != 0 {
-            let status = self.status;
-            bail!("the command in the guest failed with status {status}");
+            bail!("the command in the guest failed with status {}", self.status);
         }
         Ok(())
-    }
-}
-
-/// Kills QEMU when it goes out of scope, so that no way out leaves one behind. If all of xtask is
-/// killed, the kernel kills QEMU (`setpriv --pdeathsig`, `unshare --kill-child`).
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -113,15 +100,25 @@ impl Drop for Running {
 fn run_dir(env: &Env) -> Result<PathBuf> {
     let runs = env.cache.join("runs");
     fs::create_dir_all(&runs)?;
-    for entry in fs::read_dir(&runs)?.flatten() {
-        if !Path::new("/proc").join(entry.file_name()).exists() {
-            remove_all(&entry.path())?;
+    for run in names_in(&runs)? {
+        if !Path::new("/proc").join(&run).exists() {
+            remove_all(&runs.join(run))?;
         }
     }
     let dir = runs.join(std::process::id().to_string());
     remove_all(&dir)?;
     fs::create_dir_all(dir.join("ctl"))?;
     Ok(dir)
+}
+
+/// A program of the toolchain that is killed after some seconds, or never if `seconds` is 0. No way
+/// out of xtask leaves the program behind: `setpriv` makes the kernel kill timeout if xtask is
+/// killed, and the program if timeout is killed.
+fn limited(env: &Env, seconds: u64, program: &str, bind: &[&Path]) -> Command {
+    let mut command = env.tool_in(&env.cache, "timeout", bind);
+    command.args("--foreground -s KILL".split(' ')).arg(seconds.to_string());
+    command.args("setpriv --pdeathsig KILL".split(' ')).arg(program);
+    command
 }
 
 /// The accelerator that works here. A `/dev/kvm` that opens proves nothing, so something is booted
@@ -139,13 +136,9 @@ pub fn accelerator(env: &Env, kernel: &Kernel) -> Result<&'static str> {
     }
     let accel = ui::step("see whether KVM works here", |_| {
         // A kernel that boots panics, because there is no root file system, and the panic ends QEMU.
-        let mut qemu = env.tool("timeout");
-        qemu.args(["-s", "KILL", "10", "qemu-system-x86_64"])
-            .args(MACHINE.split(' '))
-            .args(["-accel", "kvm", "-m", "512M", "-serial", "stdio"])
-            .args(["-append", "console=ttyS0 panic=-1", "-kernel"])
-            .arg(&kernel.image)
-            .stdin(Stdio::null());
+        let mut qemu = limited(env, 10, "qemu-system-x86_64", &[]);
+        qemu.args(MACHINE.split(' ')).args("-accel kvm -m 512M -serial stdio -kernel".split(' '));
+        qemu.arg(&kernel.image).args(["-append", "console=ttyS0 panic=-1"]).stdin(Stdio::null());
         let out = qemu.output().context("cannot start QEMU")?;
         let boots = String::from_utf8_lossy(&out.stdout).contains("Kernel panic");
         Ok(if boots { "kvm" } else { "tcg" })
@@ -169,69 +162,56 @@ fn is_qcow2(image: &Path) -> bool {
 }
 
 fn command(env: &Env, guest: &Guest, dir: &Path, root: &Path) -> Result<Command> {
-    let mut bind: Vec<PathBuf> = Vec::new();
-    let mut args: Vec<String> = Vec::new();
-    let mut arg = |name: &str, value: String| args.extend([name.to_string(), value]);
+    let disk = |(image, _): &(PathBuf, bool)| canonical(image, "disk image");
+    let disks = guest.disks.iter().map(disk).collect::<Result<Vec<_>>>()?;
+    let shared = guest.share.as_deref().map(|dir| canonical(dir, "directory")).transpose()?;
+    let is_there = |path: &Path| path.starts_with(&env.cache) || path.starts_with("/dev");
+    let dirs = disks.iter().filter_map(|image| image.parent()).chain(shared.as_deref());
+    let bind: Vec<&Path> = dirs.filter(|dir| !is_there(dir)).collect();
+    let timeout = if guest.interactive { 0 } else { guest.timeout };
+    let mut qemu = limited(env, timeout, "qemu-system-x86_64", &bind);
 
     let accel = match guest.icount {
-        true => "tcg",
-        false => accelerator(env, guest.kernel)?,
-    };
-    if guest.icount {
-        arg("-icount", "shift=0,sleep=off".into());
         // The same random numbers, and the same time, in each run.
-        arg("-seed", "1".into());
-        arg("-rtc", "base=2026-01-01,clock=vm".into());
-    }
-    let cpus = guest.cpus;
-    let threads = match cpus > 1 && accel == "tcg" && !guest.icount {
-        true => ",thread=multi",
-        false => "",
+        true => "tcg -icount shift=0,sleep=off -seed 1 -rtc base=2026-01-01,clock=vm",
+        false => match accelerator(env, guest.kernel)? {
+            "tcg" if guest.cpus > 1 => "tcg,thread=multi",
+            accel => accel,
+        },
     };
-    arg("-accel", format!("{accel}{threads}"));
-    arg("-smp", cpus.to_string());
-    arg("-m", format!("{}M", guest.memory));
-    arg("-kernel", guest.kernel.image.display().to_string());
+    let words = format!(
+        "{MACHINE} -accel {accel} -smp {} -m {}M -device virtio-serial-pci \
+         -chardev stdio,id=hvc0,signal=off -device virtconsole,chardev=hvc0",
+        guest.cpus, guest.memory
+    );
+    qemu.args(words.split(' ')).arg("-kernel").arg(&guest.kernel.image);
+    let mut arg = |name: &str, value: String| _ = qemu.args([name, &value]);
     arg("-append", format!("{CMDLINE} {}", guest.cmdline));
     arg("-serial", with_path("file:", &dir.join("console.log")));
-    arg("-device", "virtio-serial-pci".into());
-    arg("-chardev", "stdio,id=hvc0,signal=off".into());
-    arg("-device", "virtconsole,chardev=hvc0".into());
 
-    let options = "if=none,id=d0,format=raw,snapshot=on,file=";
-    arg("-drive", with_path(options, root));
+    arg("-drive", with_path("if=none,id=d0,format=raw,snapshot=on,file=", root));
     arg("-device", "virtio-blk-pci,drive=d0".into());
-    for (i, (image, writable)) in (1..).zip(&guest.disks) {
-        let image = canonical(image, "disk image")?;
-        let format = if is_qcow2(&image) { "qcow2" } else { "raw" };
+    for (i, (image, (_, writable))) in (1..).zip(disks.iter().zip(&guest.disks)) {
+        let format = if is_qcow2(image) { "qcow2" } else { "raw" };
         let mode = if *writable { "" } else { ",read-only=on" };
         let options = format!("if=none,id=d{i},format={format},discard=unmap{mode},file=");
-        arg("-drive", with_path(&options, &image));
+        arg("-drive", with_path(&options, image));
         arg("-device", format!("virtio-blk-pci,drive=d{i}"));
-        bind.extend(image.parent().map(Path::to_path_buf));
     }
 
     let mut share = |tag: &str, path: &Path, mode: &str| {
         let options = format!("local,id={tag},security_model=none,multidevs=remap{mode},path=");
         arg("-fsdev", with_path(&options, path));
-        let device = format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}");
-        arg("-device", device);
+        arg("-device", format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
     };
     share("ctl", &dir.join("ctl"), "");
     share("modules", &guest.kernel.modules, ",readonly=on");
-    if let Some(path) = &guest.share {
-        let path = canonical(path, "directory")?;
+    if let Some(path) = &shared {
         let out = path.join("out");
         fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-        share("share", &path, ",readonly=on");
+        share("share", path, ",readonly=on");
         share("out", &out, "");
-        bind.push(path);
     }
-
-    bind.retain(|path| !path.starts_with(&env.cache) && !path.starts_with("/dev"));
-    let bind: Vec<&Path> = bind.iter().map(PathBuf::as_path).collect();
-    let mut qemu = env.tool_in(&env.cache, "qemu-system-x86_64", &bind);
-    qemu.args(MACHINE.split(' ')).args(args);
     Ok(qemu)
 }
 
@@ -243,20 +223,23 @@ pub fn run(env: &Env, guest: &Guest, mut line: impl FnMut(&str)) -> Result<Outco
     let ctl = dir.join("ctl");
     fs::write(ctl.join("init"), INIT)?;
     fs::write(ctl.join("cmd"), &guest.command)?;
-    for (name, set) in [
-        ("interactive", guest.interactive),
-        ("kmemleak", guest.kmemleak),
-        ("share", guest.share.is_some()),
-    ] {
-        if set {
+    let flags = [("kmemleak", guest.kmemleak), ("share", guest.share.is_some())];
+    for (name, is_set) in flags.into_iter().chain([("interactive", guest.interactive)]) {
+        if is_set {
             fs::write(ctl.join(name), "")?;
         }
     }
     let errors = dir.join("qemu.log");
     let mut qemu = command(env, guest, &dir, &root)?;
     qemu.stderr(File::create(&errors)?);
-    let timeout = (!guest.interactive).then_some(guest.timeout);
-    let ended = supervise(&mut qemu, timeout, &mut line)?;
+    let ended = if guest.interactive {
+        qemu.status().context("cannot start QEMU")?;
+        true
+    } else {
+        let start = Instant::now();
+        watch(&mut qemu, &mut line)?;
+        start.elapsed() < Duration::from_secs(guest.timeout)
+    };
 
     let console = dir.join("console.log");
     let read = |path: &Path| {
@@ -266,12 +249,8 @@ pub fn run(env: &Env, guest: &Guest, mut line: impl FnMut(&str)) -> Result<Outco
     let (log, status) = (read(&console), read(&ctl.join("status")));
     let splats = logscan::scan(&log);
     let Ok(status) = status.trim().parse() else {
-        let errors = read(&errors);
-        bail!(
-            "{}\nThe whole log: {}",
-            why_no_status(ended, guest.timeout, &log, &splats, &errors),
-            console.display()
-        );
+        let why = why_no_status(ended, guest.timeout, &log, &splats, &read(&errors));
+        bail!("{why}\nThe whole log: {}", console.display());
     };
     if splats.is_empty() {
         remove_all(&dir)?;
@@ -279,57 +258,24 @@ pub fn run(env: &Env, guest: &Guest, mut line: impl FnMut(&str)) -> Result<Outco
     Ok(Outcome { status, splats, log, console })
 }
 
-/// Runs QEMU to its end, or to the time-out: false. With a time-out, its output goes to `line`;
-/// without one, it has our terminal.
-fn supervise(
-    qemu: &mut Command,
-    timeout: Option<Duration>,
-    line: &mut dyn FnMut(&str),
-) -> Result<bool> {
-    let Some(timeout) = timeout else {
-        let mut child = Running(qemu.spawn().context("cannot start QEMU")?);
-        child.0.wait()?;
-        return Ok(true);
-    };
-    let start = Instant::now();
-    qemu.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = Running(qemu.spawn().context("cannot start QEMU")?);
-    let mut pipe = BufReader::new(child.0.stdout.take().context("no output of QEMU")?);
-    let (send, receive) = channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        while matches!(pipe.read_until(b'\n', &mut bytes), Ok(1..)) {
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            if send.send(text).is_err() {
-                break;
-            }
-            bytes.clear();
-        }
-    });
-    while let Some(left) = timeout.checked_sub(start.elapsed()) {
-        match receive.recv_timeout(left) {
-            Ok(text) => line(&text),
-            Err(RecvTimeoutError::Timeout) => break,
-            Err(RecvTimeoutError::Disconnected) => {
-                child.0.wait()?;
-                return Ok(true);
-            }
-        }
+/// Runs a program to its end; each line of its output goes to `line`.
+fn watch(program: &mut Command, line: &mut dyn FnMut(&str)) -> Result<()> {
+    program.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = program.spawn().context("cannot start QEMU")?;
+    let mut pipe = BufReader::new(child.stdout.take().context("no output of QEMU")?);
+    let mut bytes = Vec::new();
+    while matches!(pipe.read_until(b'\n', &mut bytes), Ok(1..)) {
+        line(&String::from_utf8_lossy(&bytes));
+        bytes.clear();
     }
-    Ok(false)
+    child.wait()?;
+    Ok(())
 }
 
 /// What to say of a guest that left no status of its command.
-fn why_no_status(
-    ended: bool,
-    timeout: Duration,
-    log: &str,
-    splats: &[String],
-    errors: &str,
-) -> String {
+fn why_no_status(ended: bool, timeout: u64, log: &str, splats: &[String], errors: &str) -> String {
     let why = if !ended {
-        let seconds = timeout.as_secs();
-        format!("the guest hangs: it did not end within {seconds} s")
+        format!("the guest hangs: it did not end within {timeout} s")
     } else if !log.contains("Linux version") {
         return format!("QEMU could not start the guest:\n{}", errors.trim());
     } else if log.contains("blkfilter: user space is up") {
@@ -337,10 +283,8 @@ fn why_no_status(
     } else {
         "the guest died before user space was up".into()
     };
-    let lines: Vec<&str> = log.lines().collect();
-    let end = lines[lines.len().saturating_sub(25)..].join("\n");
     match splats.is_empty() {
-        true => format!("{why}. The end of its log:\n{end}"),
+        true => format!("{why}. The end of its log:\n{}", ui::last_lines(log, 25)),
         false => format!("{why}. In its log:\n{}", splats.join("\n\n")),
     }
 }
@@ -354,35 +298,35 @@ pub fn print(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::Toolchain;
 
-    fn sh(script: &str, timeout: u64) -> (bool, String) {
+    /// What a script prints until it ends or `seconds` are over.
+    fn sh(script: &str, seconds: u64) -> String {
+        let mut env = Env::new(Toolchain::Host, None).unwrap();
+        env.cache = std::env::temp_dir();
         let mut said = String::new();
-        let ended = supervise(
-            Command::new("sh").args(["-c", script]),
-            Some(Duration::from_millis(timeout)),
-            &mut |line| said += line,
-        );
-        (ended.unwrap(), said)
+        let mut command = limited(&env, seconds, "sh", &[]);
+        watch(command.args(["-c", script]), &mut |line| said += line).unwrap();
+        said
     }
 
     #[test]
     fn output_comes_line_by_line_to_the_last_byte() {
-        assert_eq!(sh("echo one; printf two", 10000), (true, "one\ntwo".into()));
+        assert_eq!(sh("echo one; printf two", 0), "one\ntwo");
     }
 
     #[test]
     fn a_guest_that_hangs_times_out_and_is_gone() {
         let start = Instant::now();
-        let (ended, said) = sh("echo $$; exec sleep 1000", 500);
-        assert!(!ended);
-        assert!(start.elapsed() < Duration::from_secs(10));
-        assert!(!Path::new("/proc").join(said.trim()).exists());
+        let process = sh("echo $$; exec sleep 1000", 1);
+        assert!((1..10).contains(&start.elapsed().as_secs()));
+        assert!(!Path::new("/proc").join(process.trim()).exists());
     }
 
     #[test]
     fn each_way_to_die_has_its_message() {
         let why = |ended, log: &str, splats: &[String]| {
-            why_no_status(ended, Duration::from_secs(7), log, splats, "no such device\n")
+            why_no_status(ended, 7, log, splats, "no such device\n")
         };
         let booted = "[    0.0] Linux version 7.3.4\n";
         let up = format!("{booted}[    3.0] blkfilter: user space is up\n");

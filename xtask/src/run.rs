@@ -7,7 +7,7 @@ use crate::{
     qemu, ui,
 };
 use anyhow::{bail, Result};
-use std::{fs, io::IsTerminal, path::PathBuf, process::Command, time::Duration};
+use std::{fs, io::IsTerminal, path::PathBuf, process::Command};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -52,7 +52,7 @@ pub fn run(env: &Env, options: Options) -> Result<i32> {
         cpus: options.cpus,
         memory: options.memory,
         icount: options.icount,
-        timeout: Duration::from_secs(options.timeout),
+        timeout: options.timeout,
         ..qemu::Guest::new(&kernel, command)
     };
     let outcome = qemu::run(env, &guest, qemu::print)?;
@@ -78,6 +78,5 @@ pub fn shell(env: &Env, flavour: Flavour) -> Result<i32> {
     guest.interactive = true;
     let outcome = qemu::run(env, &guest, |_| {});
     terminal(&[saved.trim()])?;
-    outcome?.check()?;
-    Ok(0)
+    outcome?.check().map(|()| 0)
 }

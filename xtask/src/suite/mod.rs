@@ -2,13 +2,10 @@
 //! `cargo xtask test`: the table of suites, and one verdict.
 
 pub mod commits;
-mod compile_fail;
 mod disassembly;
-mod host;
 mod kunit;
 mod lint;
 pub mod mutants;
-mod power_cut;
 mod selftests;
 mod style;
 
@@ -45,21 +42,17 @@ impl Options {
 fn help_of_only() -> String {
     let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
     let lines: Vec<String> = names.chunks(5).map(|names| names.join(", ")).collect();
-    let what = "Only the selftests with NAME in their names, or one suite";
-    format!("{what}:\n{}", lines.join(",\n"))
+    let lines = lines.join(",\n");
+    format!("Only the selftests with NAME in their names, or one suite:\n{lines}")
 }
 
 /// When a suite runs if `--only` is not given.
 #[derive(Clone, Copy)]
 enum When {
-    /// Without `--flavour`.
-    Always,
     /// Without `--flavour`, or with this one.
-    On(Flavour),
-    /// With `--full`.
-    Full,
+    Always(Option<Flavour>),
     /// With `--full`, or with this `--flavour`.
-    FullOr(Flavour),
+    Full(Option<Flavour>),
     /// Without `--full` and without `--flavour`.
     Brief,
 }
@@ -73,18 +66,18 @@ struct Suite {
 /// Every suite, in the order in which they run.
 #[rustfmt::skip]
 const SUITES: &[Suite] = &[
-    Suite { name: "host", when: Always, run: |env, _| host::run(env) },
-    Suite { name: "style", when: Always, run: |env, _| style::run(env) },
-    Suite { name: "commits", when: Always, run: |env, options| commits::run(env, !options.full) },
-    Suite { name: "kunit-uml", when: Always, run: |env, _| kunit::user_mode(env) },
-    Suite { name: "compile-fail", when: On(Plain), run: |env, _| compile_fail::run(env) },
-    Suite { name: "selftests-plain", when: On(Plain), run: |env, options| selftests::run(env, Plain, None, options) },
-    Suite { name: "power-cut", when: On(Plain), run: |env, _| power_cut::run(env) },
-    Suite { name: "lint", when: Full, run: |env, _| lint::run(env) },
-    Suite { name: "disassembly", when: Full, run: |env, _| disassembly::run(env) },
-    Suite { name: "kunit-debug", when: FullOr(Debug), run: |env, _| kunit::debug(env) },
-    Suite { name: "selftests-debug", when: FullOr(Debug), run: |env, options| selftests::run(env, Debug, None, options) },
-    Suite { name: "selftests-kcsan", when: FullOr(Kcsan), run: |env, options| selftests::run(env, Kcsan, Some("kcsan"), options) },
+    Suite { name: "host", when: Always(None), run: |env, _| host(env) },
+    Suite { name: "style", when: Always(None), run: |env, _| style::run(env) },
+    Suite { name: "commits", when: Always(None), run: |env, options| commits::run(env, !options.full) },
+    Suite { name: "kunit-uml", when: Always(None), run: |env, _| kunit::user_mode(env) },
+    Suite { name: "compile-fail", when: Always(Some(Plain)), run: |env, _| selftests::compile_fail(env) },
+    Suite { name: "selftests-plain", when: Always(Some(Plain)), run: |env, options| selftests::run(env, Plain, None, options) },
+    Suite { name: "power-cut", when: Always(Some(Plain)), run: |env, _| selftests::power_cut(env) },
+    Suite { name: "lint", when: Full(None), run: |env, _| lint::run(env) },
+    Suite { name: "disassembly", when: Full(None), run: |env, _| disassembly::run(env) },
+    Suite { name: "kunit-debug", when: Full(Some(Debug)), run: |env, _| kunit::debug(env) },
+    Suite { name: "selftests-debug", when: Full(Some(Debug)), run: |env, options| selftests::run(env, Debug, None, options) },
+    Suite { name: "selftests-kcsan", when: Full(Some(Kcsan)), run: |env, options| selftests::run(env, Kcsan, Some("kcsan"), options) },
     Suite { name: "selftests-debug-smoke", when: Brief, run: |env, options| selftests::run(env, Debug, Some("smoke"), options) },
 ];
 
@@ -97,10 +90,8 @@ fn chosen(options: &Options) -> Vec<&'static Suite> {
     let Options { full, flavour, .. } = *options;
     let is_chosen = |suite: &&Suite| match (&name, suite.when) {
         (Some(name), _) => suite.name == name,
-        (None, Always) => flavour.is_none(),
-        (None, On(own)) => flavour.is_none_or(|flavour| flavour == own),
-        (None, Full) => full,
-        (None, FullOr(own)) => full || flavour == Some(own),
+        (None, Always(own)) => flavour.is_none() || flavour == own,
+        (None, Full(own)) => full || (flavour.is_some() && flavour == own),
         (None, Brief) => !full && flavour.is_none(),
     };
     SUITES.iter().filter(is_chosen).collect()
@@ -111,11 +102,19 @@ fn command(name: impl Into<String>, mut command: Command) -> Result<Case> {
     let name = name.into();
     let out = command.output()?;
     if !out.status.success() {
-        eprintln!("--- {name}:");
-        eprint!("{}", String::from_utf8_lossy(&out.stdout));
-        eprint!("{}", String::from_utf8_lossy(&out.stderr));
+        let text = [out.stdout, out.stderr].concat();
+        eprint!("--- {name}:\n{}", String::from_utf8_lossy(&text));
     }
     Ok(Case::of(name, out.status.success()))
+}
+
+/// Unit tests of xtask itself.
+fn host(env: &Env) -> Result<Vec<Case>> {
+    ui::step("host tests", |_| {
+        let mut cargo = Command::new(std::env::var("CARGO").unwrap_or("cargo".into()));
+        cargo.args(["test", "--package", "xtask"]).current_dir(&env.repo);
+        Ok(vec![command("host tests", cargo)?])
+    })
 }
 
 /// The failure that a report in a kernel log is.
@@ -127,10 +126,7 @@ fn log_case(splat: &str) -> Case {
 
 /// A failure for each of `names` without a case that begins with the name.
 fn not_run<'a>(names: impl IntoIterator<Item = &'a String>, cases: &[Case]) -> Vec<Case> {
-    let ran = |name: &&String| {
-        let start = format!("{name}: ");
-        cases.iter().any(|case| case.name.starts_with(&start))
-    };
+    let ran = |name: &str| cases.iter().any(|case| case.name.starts_with(&format!("{name}: ")));
     let missing = names.into_iter().filter(|name| !ran(name));
     missing.map(|name| Case::fail(format!("{name} did not run"))).collect()
 }
@@ -138,21 +134,18 @@ fn not_run<'a>(names: impl IntoIterator<Item = &'a String>, cases: &[Case]) -> V
 /// Whether `skips`, lines of "suite: test: reason", has a reason for a skip.
 fn is_listed(skips: &str, suite: &str, test: &str) -> bool {
     let start = format!("{suite}: {test}: ");
-    let reason = |line: &str| line.strip_prefix(&start).map(str::trim).map(str::len);
-    skips.lines().filter_map(reason).any(|length| length > 0)
+    let has_reason = |reason: &str| !reason.trim().is_empty();
+    skips.lines().any(|line| line.strip_prefix(&start).is_some_and(has_reason))
 }
 
 /// The results of a suite. A suite that ran no test or could not be run has failed, and so has a
 /// test with a skip that is not listed.
 fn judged(suite: &str, result: Result<Vec<Case>>, skips: &str) -> Vec<Case> {
-    let mut cases = match result {
-        Ok(cases) if cases.is_empty() => vec![Case::fail("no test ran")],
-        Ok(cases) => cases,
-        Err(error) => {
-            eprintln!("{error:#}");
-            vec![Case::fail("could not be run")]
-        }
-    };
+    let error = |error| vec![Case::of_result("could not be run", Err(error))];
+    let mut cases = result.unwrap_or_else(error);
+    if cases.is_empty() {
+        cases.push(Case::fail("no test ran"));
+    }
     for case in &mut cases {
         if case.outcome == Outcome::Skip && !is_listed(skips, suite, &case.name) {
             *case = Case::fail(format!("{}: a skip not listed in xtask/skips", case.name));
@@ -172,12 +165,11 @@ pub fn run(env: &Env, options: &Options) -> Result<i32> {
 
 /// Prints the verdict on what suites gave; the status to exit with.
 fn judge(env: &Env, suites: Vec<(&'static str, Result<Vec<Case>>)>) -> Result<i32> {
-    let skips =
-        fs::read_to_string(env.repo.join("xtask/skips")).context("cannot read xtask/skips")?;
+    let skips = fs::read_to_string(env.repo.join("xtask/skips"));
+    let skips = skips.context("cannot read xtask/skips")?;
     let mut results = Vec::new();
     for (suite, result) in suites {
-        let cases = judged(suite, result, &skips);
-        results.extend(cases.into_iter().map(|case| (suite, case)));
+        results.extend(judged(suite, result, &skips).into_iter().map(|case| (suite, case)));
     }
     ui::print_times();
     eprintln!();
@@ -198,54 +190,53 @@ fn judge(env: &Env, suites: Vec<(&'static str, Result<Vec<Case>>)>) -> Result<i3
 mod tests {
     use super::*;
 
-    fn names(full: bool, flavour: Option<Flavour>, only: &str) -> Vec<&'static str> {
-        let only = (!only.is_empty()).then(|| only.to_string());
-        let options = Options { full, flavour, only };
-        chosen(&options).iter().map(|suite| suite.name).collect()
+    /// The names of the suites that run, in one line.
+    fn names(full: bool, flavour: Option<Flavour>, only: Option<&str>) -> String {
+        let options = Options { full, flavour, only: only.map(str::to_string) };
+        chosen(&options).iter().map(|suite| suite.name).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn what_runs_when() {
-        let always = ["host", "style", "commits", "kunit-uml"];
-        let plain = ["compile-fail", "selftests-plain", "power-cut"];
-        let full = ["lint", "disassembly"];
-        let debug = ["kunit-debug", "selftests-debug"];
-        let kcsan = ["selftests-kcsan"];
-        assert_eq!(
-            names(false, None, ""),
-            [&always[..], &plain, &["selftests-debug-smoke"]].concat()
-        );
-        assert_eq!(names(true, None, ""), [&always[..], &plain, &full, &debug, &kcsan].concat());
-        assert_eq!(names(false, Some(Plain), ""), plain);
-        assert_eq!(names(false, Some(Debug), ""), debug);
-        assert_eq!(names(false, Some(Kcsan), ""), kcsan);
-        assert!(names(false, Some(Flavour::Without), "").is_empty());
+        let both = "host style commits kunit-uml compile-fail selftests-plain power-cut";
+        let full = "lint disassembly kunit-debug selftests-debug selftests-kcsan";
+        assert_eq!(names(false, None, None), format!("{both} selftests-debug-smoke"));
+        assert_eq!(names(true, None, None), format!("{both} {full}"));
+        for (flavour, suites) in [
+            (Plain, "compile-fail selftests-plain power-cut"),
+            (Debug, "kunit-debug selftests-debug"),
+            (Kcsan, "selftests-kcsan"),
+            (Flavour::Without, ""),
+        ] {
+            assert_eq!(names(false, Some(flavour), None), suites);
+        }
     }
 
     #[test]
     fn only_names_a_suite_or_a_script() {
         for suite in SUITES {
-            assert_eq!(names(false, None, suite.name), [suite.name], "a name twice");
+            assert_eq!(names(false, None, Some(suite.name)), suite.name, "a name twice");
         }
-        assert_eq!(names(true, None, "lint"), ["lint"]);
-        assert_eq!(names(false, None, "attach_01"), ["selftests-plain"]);
-        assert_eq!(names(false, Some(Debug), "attach"), ["selftests-debug"]);
+        assert_eq!(names(true, None, Some("lint")), "lint");
+        assert_eq!(names(false, None, Some("attach_01")), "selftests-plain");
+        assert_eq!(names(false, Some(Debug), Some("attach")), "selftests-debug");
     }
 
     #[test]
     fn no_test_and_unlisted_skips_are_red() {
-        let skips = "a: t: no such hardware\na: u: \n";
-        let failures = |suite: &str, cases: Vec<Case>| {
-            let cases = judged(suite, Ok(cases), skips);
-            cases.iter().filter(|c| c.outcome == Outcome::Fail).count()
-        };
-        let skip = |name| vec![Case::new(name, Outcome::Skip)];
-        assert_eq!(failures("a", vec![Case::of("t", true)]), 0);
-        assert_eq!(failures("a", vec![]), 1);
-        assert_eq!(failures("a", skip("t")), 0);
-        assert_eq!(failures("a", skip("u")), 1);
-        assert_eq!(failures("b", skip("t")), 1);
-        assert_eq!(judged("a", Err(anyhow::anyhow!("no")), skips).len(), 1);
+        let skip = |name| Ok(vec![Case::new(name, Outcome::Skip)]);
+        for (suite, result, failures) in [
+            ("a", Ok(vec![Case::of("t", true)]), 0),
+            ("a", Ok(vec![]), 1),
+            ("a", skip("t"), 0),
+            ("a", skip("u"), 1),
+            ("b", skip("t"), 1),
+            ("a", Err(anyhow::anyhow!("no")), 1),
+        ] {
+            let mut cases = judged(suite, result, "a: t: no such hardware\na: u: \n");
+            cases.retain(|case| case.outcome == Outcome::Fail);
+            assert_eq!(cases.len(), failures);
+        }
     }
 
     #[test]

@@ -1,19 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The kernel selftests of `tools/testing/selftests/blkfilter`, in a guest.
+//! The kernel selftests of `tools/testing/selftests/blkfilter`, in guests and with the compiler.
 
 use super::{log_case, not_run, Options};
 use crate::{
-    build::{self, Flavour},
-    env::Env,
+    build::{self, Build, Flavour},
+    env::{names_in, Env},
     ktap::{self, Case},
     qemu, ui,
 };
 use anyhow::{bail, Result};
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, time::Instant};
 
 const DIR: &str = "tools/testing/selftests/blkfilter";
 
@@ -62,35 +58,28 @@ pub fn in_guest(
     let kernel = build::kernel_with(env, flavour, mutant)?;
     let install = build::selftests(env, flavour, &kernel)?;
     // A debug kernel takes longer for everything, and a full run repeats what takes long.
-    let patience = match full || flavour != Flavour::Plain {
-        true => " -o 2700",
-        false => "",
-    };
+    let is_slow = full || flavour != Flavour::Plain;
+    let patience = if is_slow { " -o 2700" } else { "" };
     let rounds = if full { "BLKFILTER_ROUNDS=200 " } else { "" };
     let tests: String = scripts.iter().map(|script| format!(" -t blkfilter:{script}")).collect();
-    let mut guest = qemu::Guest::new(
-        &kernel,
-        format!(
-            "cp -r /mnt/share /tmp/selftests && cd /tmp/selftests && \
-             echo first test line && {rounds}./run_kselftest.sh{patience}{tests}"
-        ),
+    let command = format!(
+        "cp -r /mnt/share /tmp/selftests && cd /tmp/selftests && \
+         echo first test line && {rounds}./run_kselftest.sh{patience}{tests}"
     );
+    let mut guest = qemu::Guest::new(&kernel, command);
     guest.share = Some(install);
     guest.cpus = 4;
     guest.kmemleak = flavour == Flavour::Debug;
     // The guest gets a disk /dev/pmem0.
     guest.cmdline = "memmap=64M!1G".into();
-    let mut seconds = if flavour == Flavour::Plain { 2700 } else { 5400 };
-    if full {
-        seconds *= 3;
-    }
+    guest.timeout = if flavour == Flavour::Plain { 2700 } else { 5400 };
+    guest.timeout *= if full { 3 } else { 1 };
     if mutant.is_some() {
         // An oops is how some bugs show themselves to the test. Other bugs hang the guest after
         // the check has failed.
         guest.cmdline += " sysctl.kernel.panic_on_oops=0";
-        seconds = 120;
+        guest.timeout = 120;
     }
-    guest.timeout = Duration::from_secs(seconds);
     let name = format!("selftests on the {} kernel", flavour.name());
     ui::step(&name, |_| {
         let since = Instant::now();
@@ -105,28 +94,25 @@ pub fn in_guest(
             output += line;
         });
         let mut cases = ktap::selftests(&output);
-        match outcome {
-            Ok(outcome) => {
-                if flavour == Flavour::Kcsan && !outcome.log.contains("kcsan: enabled") {
-                    bail!("KCSAN is not at work in this kernel");
-                }
-                cases.extend(not_run(scripts, &cases));
-                let (ours, others): (Vec<_>, Vec<_>) =
-                    outcome.splats.iter().partition(|splat| is_ours(splat));
-                cases.extend(ours.iter().map(|splat| log_case(splat)));
-                if flavour == Flavour::Kcsan {
-                    eprintln!("    {} data races of code that is not ours", others.len());
-                    for splat in &others {
-                        eprintln!("      {}", splat.lines().next().unwrap_or_default());
-                    }
-                }
+        // The checks that ran before the guest died count.
+        if outcome.is_err() && !cases.is_empty() {
+            let name = "the guest came to no good end";
+            cases.push(Case::of_result(name, outcome.map(|_| ())));
+            return Ok(cases);
+        }
+        let outcome = outcome?;
+        if flavour == Flavour::Kcsan && !outcome.log.contains("kcsan: enabled") {
+            bail!("KCSAN is not at work in this kernel");
+        }
+        cases.extend(not_run(scripts, &cases));
+        let (ours, others): (Vec<_>, Vec<_>) =
+            outcome.splats.iter().partition(|splat| is_ours(splat));
+        cases.extend(ours.iter().map(|splat| log_case(splat)));
+        if flavour == Flavour::Kcsan {
+            eprintln!("    {} data races of code that is not ours", others.len());
+            for splat in &others {
+                eprintln!("      {}", splat.lines().next().unwrap_or_default());
             }
-            // The checks that ran before the guest died count.
-            Err(error) if !cases.is_empty() => {
-                eprintln!("{error:#}");
-                cases.push(Case::fail("the guest came to no good end"));
-            }
-            Err(error) => return Err(error),
         }
         Ok(cases)
     })
@@ -137,12 +123,58 @@ pub fn in_guest(
 /// into the function.
 fn is_ours(splat: &str) -> bool {
     let head = splat.lines().next().unwrap_or_default();
-    let names = "filter blkf changetrack blkerror blkdelay";
-    let with_ours_inlined = "submit_bio_noacct bio_endio bio_clone bio_init bio_reset \
+    let ours = "filter blkf changetrack blkerror blkdelay";
+    let inlined_into = "submit_bio_noacct bio_endio bio_clone bio_init bio_reset \
         bdev_set_nr_sectors bdev_free_inode bdev_evict_inode add_partition drop_partition \
         del_gendisk";
-    let mut all = names.split(' ').chain(with_ours_inlined.split(' '));
+    let mut all = ours.split(' ').chain(inlined_into.split(' '));
     !head.contains("KCSAN:") || all.any(|name| head.contains(name))
+}
+
+/// Misuse of the Rust API, which must not compile against the kernel crate that was built.
+pub fn compile_fail(env: &Env) -> Result<Vec<Case>> {
+    build::kernel(env, Flavour::Plain)?;
+    ui::step("misuse that must not compile", |_| {
+        let dir = env.linux().join(DIR);
+        let mut python = env.tool_in(&env.linux(), "python3", &[]);
+        python.arg(dir.join("compile_fail.py")).arg(Build::of(env, Flavour::Plain).dir);
+        let out = python.output()?;
+        let text = String::from_utf8_lossy(&out.stdout);
+        if !out.status.success() {
+            eprint!("{text}{}", String::from_utf8_lossy(&out.stderr));
+        }
+        let mut cases = ktap::program(&text);
+        let snippets = names_in(&dir.join("compile_fail"))?.into_iter();
+        let snippets = snippets.filter_map(|file| Some(file.strip_suffix(".rs")?.to_string()));
+        let names: Vec<String> = snippets.filter(|name| name != "prelude").collect();
+        cases.extend(not_run(&names, &cases));
+        Ok(cases)
+    })
+}
+
+/// Incremental backups on a machine that loses its power in the middle of writing.
+pub fn power_cut(env: &Env) -> Result<Vec<Case>> {
+    let kernel = build::kernel(env, Flavour::Plain)?;
+    let install = build::selftests(env, Flavour::Plain, &kernel)?;
+    let disk = env.cache.join("guest/powercut.img");
+    ui::step("a power cut during backups", |_| {
+        fs::File::create(&disk)?.set_len(128 << 20)?;
+        let mut output = String::new();
+        for boot in 1..=2 {
+            let script = include_str!("../../guest/powercut.sh");
+            let mut guest = qemu::Guest::new(&kernel, format!("BOOT={boot}\n{script}"));
+            guest.share = Some(install.clone());
+            guest.disks.push((disk.clone(), true));
+            guest.timeout = 180;
+            let show = |line: &str| {
+                qemu::print(line);
+                output += line;
+            };
+            qemu::run(env, &guest, show)?.check()?;
+        }
+        fs::remove_file(&disk)?;
+        Ok(ktap::program(&output))
+    })
 }
 
 #[cfg(test)]
@@ -157,12 +189,8 @@ mod tests {
             let name = file.strip_suffix(".sh").unwrap_or_default();
             name.starts_with("test_") && name.ends_with(|last: char| last.is_ascii_digit())
         };
-        let mut files: Vec<String> = fs::read_dir(env.repo.join(DIR))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(is_script)
-            .collect();
-        files.sort();
+        let mut files = names_in(&env.repo.join(DIR)).unwrap();
+        files.retain(is_script);
         let mut all = scripts(&env).unwrap();
         all.sort();
         assert_eq!(all, files);
