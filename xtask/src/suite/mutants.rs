@@ -57,7 +57,7 @@ pub fn run(env: &Env, options: &Options) -> Result<i32> {
     }
     let scripts: BTreeSet<String> = mutants.iter().map(|m| m.script.clone()).collect();
     let scripts = Vec::from_iter(scripts);
-    let mut cases = selftests::in_guest(env, Flavour::Plain, &scripts, false, None)?;
+    let mut cases = selftests::in_guests(env, Flavour::Plain, &scripts, false, None)?;
     cases.retain(|case| case.outcome != Outcome::Pass);
     if !cases.is_empty() {
         bail!("the tests do not pass without a seeded bug: {cases:?}");
@@ -66,7 +66,7 @@ pub fn run(env: &Env, options: &Options) -> Result<i32> {
     for mutant in &mutants {
         eprintln!("--- {}", mutant.name);
         let script = slice::from_ref(&mutant.script);
-        let cases = selftests::in_guest(env, Flavour::Plain, script, false, Some(&mutant.dir));
+        let cases = selftests::in_guests(env, Flavour::Plain, script, false, Some(&mutant.dir));
         let caught = cases.map(|cases| is_caught(mutant, &cases)).unwrap_or_else(|error| {
             eprintln!("{error:#}");
             false

@@ -4,12 +4,12 @@
 use super::{log_case, not_run, Options};
 use crate::{
     build::{self, Build, Flavour},
-    env::{names_in, Env},
+    env::{names_in, remove_all, Env},
     ktap::{self, Case},
-    qemu, ui,
+    qemu, toolchain, ui,
 };
 use anyhow::{bail, Result};
-use std::{fs, path::Path, time::Instant};
+use std::{fs, path::Path, thread, time::Instant};
 
 const DIR: &str = "tools/testing/selftests/blkfilter";
 
@@ -41,14 +41,26 @@ pub fn run(
         }
     } else if let Some(list) = list {
         // `smoke` has to be quick, and KCSAN is slow, so `--full` does not make lists run for long.
-        return in_guest(env, flavour, &listed(env, list)?, false, None);
+        return in_guests(env, flavour, &listed(env, list)?, false, None);
     }
-    in_guest(env, flavour, &chosen, options.full, None)
+    in_guests(env, flavour, &chosen, options.full, None)
 }
 
-/// Runs `scripts` in one guest. `full` makes the scripts repeat their races for long; `mutant` is the
-/// directory of a seeded bug.
-pub fn in_guest(
+/// What a guest prints before a script.
+const NEXT: &str = "blkfilter: next script: ";
+
+/// The scripts that take long, the longest first. They begin first, so that no guest is left with one
+/// of them at the end. A script that is missing here costs time and nothing else.
+const LONG: &str = "test_backup_01.sh test_swap_01.sh test_remove_04.sh test_rust_01.sh \
+                    test_freeze_01.sh test_stack_01.sh test_matrix_02.sh test_sysfs_01.sh";
+
+/// Runs `scripts` in as many guests as there are processors here, because a script keeps one
+/// processor busy. A guest that is done with a script takes the next one. The queue is a directory
+/// that all guests see over 9p: the guest that makes `queue/SCRIPT` there runs that script, since
+/// mkdir() succeeds only once. What a guest that died would have run is run by the others.
+///
+/// `full` makes the scripts repeat their races for long; `mutant` is the directory of a seeded bug.
+pub fn in_guests(
     env: &Env,
     flavour: Flavour,
     scripts: &[String],
@@ -57,14 +69,24 @@ pub fn in_guest(
 ) -> Result<Vec<Case>> {
     let kernel = build::kernel_with(env, flavour, mutant)?;
     let install = build::selftests(env, flavour, &kernel)?;
+    let queue = install.join("out/queue");
+    remove_all(&queue)?;
+    fs::create_dir_all(&queue)?;
+    let mut order: Vec<&str> = scripts.iter().map(String::as_str).collect();
+    order.sort_by_key(|script| LONG.split(' ').position(|long| long == *script).unwrap_or(99));
     // A debug kernel takes longer for everything, and a full run repeats what takes long.
     let is_slow = full || flavour != Flavour::Plain;
-    let patience = if is_slow { " -o 2700" } else { "" };
-    let rounds = if full { "BLKFILTER_ROUNDS=200 " } else { "" };
-    let tests: String = scripts.iter().map(|script| format!(" -t blkfilter:{script}")).collect();
     let command = format!(
-        "cp -r /mnt/share /tmp/selftests && cd /tmp/selftests && \
-         echo first test line && {rounds}./run_kselftest.sh{patience}{tests}"
+        "cp -r /mnt/share /tmp/selftests && cd /tmp/selftests || exit
+         {}
+         for script in {}; do
+             mkdir /mnt/share/out/queue/$script 2> /dev/null || continue
+             echo \"{NEXT}$script\"
+             ./run_kselftest.sh {} -t blkfilter:$script
+         done",
+        if full { "export BLKFILTER_ROUNDS=200" } else { "" },
+        order.join(" "),
+        if is_slow { "-o 2700" } else { "" },
     );
     let mut guest = qemu::Guest::new(&kernel, command);
     guest.share = Some(install);
@@ -73,49 +95,78 @@ pub fn in_guest(
     // The guest gets a disk /dev/pmem0.
     guest.cmdline = "memmap=64M!1G".into();
     guest.timeout = if flavour == Flavour::Plain { 2700 } else { 5400 };
-    guest.timeout *= if full { 3 } else { 1 };
+    if full {
+        guest.timeout *= 3;
+    }
     if mutant.is_some() {
         // An oops is how some bugs show themselves to the test. Other bugs hang the guest after
         // the check has failed.
         guest.cmdline += " sysctl.kernel.panic_on_oops=0";
         guest.timeout = 120;
     }
+    let cores = thread::available_parallelism().map_or(1, |n| n.get());
+    let (count, guest) = (cores.min(4).min(scripts.len()), &guest);
+    // The guests share what is made once: the image of their root, the choice of an accelerator.
+    toolchain::guest_image(env)?;
+    qemu::accelerator(env, &kernel)?;
     let name = format!("selftests on the {} kernel", flavour.name());
     ui::step(&name, |_| {
-        let since = Instant::now();
-        let mut output = String::new();
-        let outcome = qemu::run(env, &guest, |line| {
-            if output.is_empty() {
-                let took = since.elapsed().as_secs_f64();
-                eprintln!("    boot to the first test line: {took:.1} s");
-            } else {
-                qemu::print(line);
-            }
-            output += line;
+        let run = || {
+            let (mut outputs, mut since) = (Vec::new(), Instant::now());
+            let outcome = qemu::run(env, guest, |line| listen(line, &mut outputs, &mut since));
+            (outputs, outcome)
+        };
+        let ran: Vec<_> = thread::scope(|scope| {
+            let guests: Vec<_> = (0..count).map(|_| scope.spawn(run)).collect();
+            guests.into_iter().map(|guest| guest.join().expect("no panic")).collect()
         });
-        let mut cases = ktap::selftests(&output);
-        // The checks that ran before the guest died count.
-        if outcome.is_err() && !cases.is_empty() {
-            let name = "the guest came to no good end";
-            cases.push(Case::of_result(name, outcome.map(|_| ())));
-            return Ok(cases);
-        }
-        let outcome = outcome?;
-        if flavour == Flavour::Kcsan && !outcome.log.contains("kcsan: enabled") {
-            bail!("KCSAN is not at work in this kernel");
+        let mut cases = Vec::new();
+        for (outputs, outcome) in ran {
+            cases.extend(outputs.iter().flat_map(|output| ktap::selftests(output)));
+            let outcome = match outcome {
+                Ok(outcome) => outcome,
+                // The checks that ran before the guest died count.
+                Err(error) => {
+                    cases.push(Case::of_result("a guest came to no good end", Err(error)));
+                    continue;
+                }
+            };
+            if flavour == Flavour::Kcsan && !outcome.log.contains("kcsan: enabled") {
+                bail!("KCSAN is not at work in this kernel");
+            }
+            let (ours, others): (Vec<_>, Vec<_>) =
+                outcome.splats.iter().partition(|splat| is_ours(splat));
+            cases.extend(ours.iter().map(|splat| log_case(splat)));
+            if flavour == Flavour::Kcsan {
+                eprintln!("    {} data races of code that is not ours", others.len());
+                for splat in &others {
+                    eprintln!("      {}", splat.lines().next().unwrap_or_default());
+                }
+            }
         }
         cases.extend(not_run(scripts, &cases));
-        let (ours, others): (Vec<_>, Vec<_>) =
-            outcome.splats.iter().partition(|splat| is_ours(splat));
-        cases.extend(ours.iter().map(|splat| log_case(splat)));
-        if flavour == Flavour::Kcsan {
-            eprintln!("    {} data races of code that is not ours", others.len());
-            for splat in &others {
-                eprintln!("      {}", splat.lines().next().unwrap_or_default());
-            }
-        }
         Ok(cases)
     })
+}
+
+/// Takes a line that a guest printed: one output for each script. Each line is printed by one call
+/// and with the name of its script, because several guests print.
+fn listen(line: &str, outputs: &mut Vec<String>, since: &mut Instant) {
+    let script = |output: &str| output.lines().next().unwrap_or_default()[NEXT.len()..].to_string();
+    if line.starts_with(NEXT) {
+        outputs.push(line.into());
+        *since = Instant::now();
+        return;
+    }
+    let Some(output) = outputs.last_mut() else {
+        return qemu::print(line);
+    };
+    *output += line;
+    let line = line.trim_end();
+    match line.contains("ok 1 selftests: blkfilter: ") {
+        true => println!("{line}: {:.1} s", since.elapsed().as_secs_f64()),
+        false => println!("{}: {line}", script(output)),
+    }
 }
 
 /// Whether a report of the kernel log is about the series. KCSAN also reports races of the block
@@ -181,6 +232,20 @@ pub fn power_cut(env: &Env) -> Result<Vec<Case>> {
 mod tests {
     use super::*;
     use crate::env::Toolchain;
+
+    #[test]
+    fn each_script_has_an_output_of_its_own() {
+        let (mut outputs, mut since) = (Vec::new(), Instant::now());
+        for line in ["boot", "blkfilter: next script: test_a.sh", "1..1", "# 1..1", "# ok 1 x"] {
+            listen(&format!("{line}\n"), &mut outputs, &mut since);
+        }
+        let died = ktap::selftests(&outputs[0]);
+        assert_eq!(died.last(), Some(&Case::fail("the run ended after 0 of 1 scripts")));
+        listen("ok 1 selftests: blkfilter: test_a.sh\n", &mut outputs, &mut since);
+        listen("blkfilter: next script: test_b.sh\n", &mut outputs, &mut since);
+        assert_eq!(ktap::selftests(&outputs[0]), [Case::of("test_a.sh: x", true)]);
+        assert_eq!(outputs.len(), 2);
+    }
 
     #[test]
     fn every_script_is_in_the_makefile() {
