@@ -7,7 +7,9 @@
 //! |---|---|
 //! | `root/` | the toolchain: a Debian 13 root |
 //! | `source/` | the kernel source package |
-//! | `linux/` | the work tree, a git repository; the series is applied to it |
+//! | `linux/` | the build tree, a git repository that has each kernel and the series as commits |
+//! | `edit/` | the tree that `cargo xtask edit` lays for people |
+//! | `commits/`, `base/` | trees of that repository for `cargo xtask commits` and `disassembly` |
 //! | `build/`, `modules/`, `selftests/` | what is built, one directory a flavour |
 //! | `ccache/` | compiler cache |
 //! | `guest/` | root image of the guest |

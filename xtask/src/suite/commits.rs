@@ -131,12 +131,16 @@ fn too_early_after(
     problems.into_iter().collect()
 }
 
-/// All that a build of our part depends on after each commit, as text.
-fn sources(commits: &[Commit]) -> Vec<String> {
+/// All that a build of our part depends on after each commit, as text. Without filters nothing of
+/// ours in C is built, nor what needs filters.
+fn sources(commits: &[Commit], with: &str) -> Vec<String> {
+    let is_text = |path: &str| [".sh", ".py", ".rst"].iter().any(|end| path.ends_with(end));
+    let elsewhere = ["Documentation/", "MAINTAINERS"];
+    let optional = ["samples/", "tools/", "block/blk-filter-", "block/blk-filter.c"];
     let is_built = |path: &str| {
-        let is_text = [".sh", ".py", ".rst"].iter().any(|end| path.ends_with(end));
-        let elsewhere = ["Documentation/", "MAINTAINERS"].iter().any(|at| path.starts_with(at));
-        !is_text && !elsewhere && !path.contains("/compile_fail/")
+        let starts = |list: &[&str]| list.iter().any(|start| path.starts_with(start));
+        let is_out = starts(&elsewhere) || with == "n" && starts(&optional);
+        !is_text(path) && !is_out && !path.contains("/compile_fail/")
     };
     let (mut own, mut diffs) = (BTreeMap::new(), String::new());
     let after = commits.iter().map(|commit| {
@@ -262,7 +266,7 @@ pub fn run(env: &Env, quick: bool) -> Result<Vec<Case>> {
 
     let fragment = build::fragment(env, &["commits"])?;
     for with in ["y", "n"] {
-        for (n, sources) in sources(commits).into_iter().enumerate() {
+        for (n, sources) in sources(commits, with).into_iter().enumerate() {
             let name = format!("{}: builds with CONFIG_BLK_FILTER={with}", commits[n].name);
             let input = (&base, &fragment, with, quick, QUICK, &sources);
             cases.push(passed.or(&input, &name, || {
@@ -287,7 +291,7 @@ mod tests {
             diff: format!("diff --git a/{diff} b/{diff}\n+x\n"),
         };
         let commits = ["block/x.c", "Documentation/x.rst", "MAINTAINERS", "block/x.c"].map(commit);
-        let sources = sources(&commits);
+        let sources = sources(&commits, "y");
         assert!(sources[0] == sources[2] && sources[2] != sources[3]);
     }
 }
