@@ -193,12 +193,14 @@ attr() {	# device: path of its attribute
 	echo "$path/filter"
 }
 
+# Helpers that are called often start no process, because starting one takes longer in
+# an emulated machine than the operation under test.
 attach() {	# device filter
-	echo "$2" > "$(attr "$1")"
+	echo "$2" > /sys/class/block/"$1"/filter
 }
 
 detach() {	# device
-	echo none > "$(attr "$1")"
+	echo none > /sys/class/block/"$1"/filter
 }
 
 # The test filter keeps what comes from now on.  That is not for udev, which has
@@ -209,7 +211,9 @@ hold() {
 }
 
 attached() {	# device filter
-	grep -qF "[$2]" "$(attr "$1")"
+	local line
+
+	read -r line < /sys/class/block/"$1"/filter && [[ $line == *"[$2]"* ]]
 }
 
 registered() {	# device filter
@@ -243,7 +247,10 @@ stat_of() {
 }
 
 get() {	# name, from the test filter
-	cat $TEST_DIR/"$1"
+	local line
+
+	# Options have no newline at their end.
+	{ IFS= read -r line < $TEST_DIR/"$1" || [ -n "$line" ]; } && echo "$line"
 }
 
 eq() {	# a b
@@ -252,23 +259,24 @@ eq() {	# a b
 
 # The kernel's own count: disk_sectors <device> <read|write|discard>.
 disk_sectors() {
-	local field=3
+	local field=2 fields
 
-	case $2 in write) field=7 ;; discard) field=14 ;; esac
-	awk -v f=$field '{ print $f }' "/sys/class/block/$1/stat"
+	case $2 in write) field=6 ;; discard) field=13 ;; esac
+	read -ra fields < "/sys/class/block/$1/stat"
+	echo "${fields[field]}"
 }
 
 # quiet <device>: wait until nothing goes on there any more.  udev has a look at
 # a device that gets a filter, MD writes its superblock a little later.
 quiet() {
-	local last= now=
+	local last= now= inflight=
 
 	udevadm settle
-	until [ -n "$last" ] && [ "$last" = "$now" ] &&
-		grep -qE '^ *0 +0$' "/sys/class/block/$1/inflight"; do
+	until [ -n "$last" ] && [ "$last" = "$now" ] && [[ $inflight =~ ^0\ +0$ ]]; do
 		last=$now
 		sleep 0.3
-		now=$(cat "/sys/class/block/$1/stat")
+		read -r now < "/sys/class/block/$1/stat"
+		read -r inflight < "/sys/class/block/$1/inflight"
 	done
 }
 
@@ -289,7 +297,7 @@ udev_on() {
 filter_stat() {
 	local seen taken flight
 
-	read -r seen taken flight < "$(attr "$1")_stat"
+	read -r seen taken flight < /sys/class/block/"$1"/filter_stat
 	echo "${!2}"
 }
 

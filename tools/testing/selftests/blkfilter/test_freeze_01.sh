@@ -91,7 +91,12 @@ fio --name=load --filename=/dev/$DEV --rw=randrw --bs=4k --direct=1 --ioengine=l
 	--iodepth=4 --numjobs=4 --offset_increment=32m --size=30m --verify=crc32c \
 	--verify_fatal=1 --rate_iops=80,80 --time_based --runtime=200 --group_reporting \
 	> "$TMP/fio" 2>&1 & fio=$!
-ios() { awk '{ print $1 + $5 }' /sys/block/$DEV/stat; }
+ios() {
+	local fields
+
+	read -ra fields < /sys/block/$DEV/stat
+	echo $((fields[0] + fields[4]))
+}
 before=$(ios)
 while [ "$(ios)" -lt $((before + 100)) ]; do
 	kill -0 $fio || bail "fio"

@@ -93,15 +93,16 @@ stack lvm lvm_up lvm_down
 check "C15: the filters on top were told" wait_for grep -qx 5 $TEST_DIR/removed
 check "C11: and released" eq "$(get released)" "$(get attached)"
 
-# Device mapper splits a bio; each of the eight parts takes 200 ms below it.
+# Device mapper splits a bio; each of the sixteen parts takes 200 ms below it.
 dmsetup create blkfilter_stack --table "0 131072 striped 1 16 /dev/$a 0" || bail "dmsetup"
 DEVS+=(undm)
 udevadm settle
 TOP=$(basename "$(readlink -f /dev/mapper/blkfilter_stack)")
 attach $a blkfilter_test || bail "cannot attach"
 echo slow > $TEST_DIR/mode
-dwrite $TOP 65536 & writer=$!
-sleep 0.5
+seen=$(filter_stat $a seen)
+dwrite $TOP 131072 & writer=$!
+wait_for eval '[ $(filter_stat $a seen) -gt $seen ]' || bail "nothing is seen"
 attach $TOP rust_blkfilter
 check "C3: a filter is attached while a bio is being split" kill -0 $writer
 wait $writer
