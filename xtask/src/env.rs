@@ -69,8 +69,9 @@ pub struct Env {
 
 impl Env {
     pub fn new(toolchain: Toolchain, kernel: Option<PathBuf>) -> Result<Self> {
-        let repo = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-        let repo = repo.expect("xtask is a directory of the repository").to_path_buf();
+        // cargo says where xtask is, also if two clones share a target directory.
+        let xtask = env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+        let repo = Path::new(&xtask).parent().context("no directory above xtask")?.to_path_buf();
         let set = env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
         let home = || Some(Path::new(&env::var_os("HOME")?).join(".cache"));
         let cache = set.or_else(home).context("HOME is not set")?.join("blkfilter");
