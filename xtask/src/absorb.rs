@@ -84,17 +84,19 @@ fn lines_before(hunks: &[Hunk], count: usize) -> Vec<Option<usize>> {
     lines
 }
 
-/// The old version with the hunks.
-fn with_hunks(old: &str, new: &str, hunks: &[Hunk]) -> String {
+/// The old version with the hunks; `None` if a last line without a line break would not be the last.
+fn with_hunks(old: &str, new: &str, hunks: &[Hunk]) -> Option<String> {
     let old: Vec<&str> = old.split_inclusive('\n').collect();
     let new: Vec<&str> = new.split_inclusive('\n').collect();
-    let (mut text, mut at) = (String::new(), 0);
+    let (mut parts, mut at): (Vec<&str>, usize) = (Vec::new(), 0);
     for hunk in hunks {
-        text += &old[at..hunk.old.0].concat();
-        text += &new[hunk.new.0..hunk.new.0 + hunk.new.1].concat();
+        parts.extend(&old[at..hunk.old.0]);
+        parts.extend(&new[hunk.new.0..hunk.new.0 + hunk.new.1]);
         at = hunk.old.0 + hunk.old.1;
     }
-    text + &old[at..].concat()
+    parts.extend(&old[at..]);
+    let is_whole = parts.iter().rev().skip(1).all(|line| line.ends_with('\n'));
+    is_whole.then(|| parts.concat())
 }
 
 /// What is being done.
@@ -136,7 +138,7 @@ impl Absorb<'_> {
     fn hunks(&self, from: &str, to: &str) -> Result<Vec<Hunk>> {
         let (from, to) = (series::id(from), series::id(to));
         let how = "diff -U0 --no-color --no-ext-diff --diff-algorithm=histogram";
-        let diff = self.git.run(&format!("{how} {from} {to}"))?;
+        let diff = self.git.run(&format!("{how} --text --inter-hunk-context=0 {from} {to}"))?;
         Ok(diff.lines().filter_map(Hunk::parse).collect())
     }
 
@@ -153,10 +155,12 @@ impl Absorb<'_> {
     }
 
     fn edited(&mut self, path: &str, before: &str, after: &str) -> Result<()> {
-        let mode = &after[..7];
-        if !before.starts_with(mode) {
+        let (mode, old_mode) = (&after[..7], &before[..7]);
+        if mode != old_mode {
             for version in self.commits.iter_mut().filter_map(|commit| commit.own.get_mut(path)) {
-                version.replace_range(..7, mode);
+                if version.starts_with(old_mode) {
+                    version.replace_range(..7, mode);
+                }
             }
             self.said.push(format!("{path}: mode {mode}"));
         }
@@ -164,7 +168,12 @@ impl Absorb<'_> {
         let mut hunks = Vec::new();
         for hunk in self.hunks(before, after)? {
             let what = format!("{path}:{}", hunk.new.0 + 1);
-            let target = self.decide(&what, &hunk.candidates(&owners));
+            let mut candidates = hunk.candidates(&owners);
+            if owners.is_empty() {
+                let has = |n: &usize| self.old.commits[*n].own.contains_key(path);
+                candidates.extend((0..self.old.commits.len()).filter(has));
+            }
+            let target = self.decide(&what, &candidates);
             hunks.extend(target.map(|target| (hunk, target)));
         }
         if !self.questions.is_empty() {
@@ -175,7 +184,8 @@ impl Absorb<'_> {
             // `--into` may name a commit that did not change this file.
             let is_target = hunks.iter().any(|(_, target)| *target == n);
             let own = self.commits[n].own.get(path).cloned();
-            there = own.clone().or(there);
+            there = own.clone().or(there).filter(|version| !version.starts_with("000000"));
+            let own = own.filter(|version| !version.starts_with("000000"));
             let Some(version) = own.or_else(|| there.clone().filter(|_| is_target)) else {
                 if is_target {
                     let name = &self.commits[n].name;
@@ -186,9 +196,10 @@ impl Absorb<'_> {
             let lines = lines_before(&self.hunks(&version, before)?, owners.len());
             let wanted = hunks.iter().filter(|(_, target)| *target <= n);
             let earlier: Option<Vec<Hunk>> = wanted.map(|(hunk, _)| hunk.earlier(&lines)).collect();
-            if let Some(earlier) = earlier {
-                let text = with_hunks(&self.text(path, &version)?, &new, &earlier);
-                let version = format!("{mode}{}", self.git.store(text.as_bytes())?);
+            let old = self.text(path, &version)?;
+            if let Some(text) = earlier.and_then(|earlier| with_hunks(&old, &new, &earlier)) {
+                let version = format!("{}{}", &version[..7], self.git.store(text.as_bytes())?);
+                there = Some(version.clone());
                 self.commits[n].own.insert(path.into(), version);
             } else {
                 let name = &self.commits[n].name;
@@ -207,10 +218,21 @@ pub struct Options {
     pub into: Option<String>,
 }
 
+/// The files that differ from the stored series.
+pub fn edited(env: &Env, series: &Series) -> Result<Vec<String>> {
+    let (files, last) = (series::files(env, series)?, series.last());
+    let mut paths: BTreeSet<String> = files.keys().cloned().collect();
+    paths.extend(last.keys().map(|path| path.to_string()));
+    paths.retain(|path| last.get(path.as_str()).copied() != files.get(path));
+    Ok(paths.into_iter().collect())
+}
+
 /// `cargo xtask absorb`.
 pub fn absorb(env: &Env, options: &Options) -> Result<i32> {
+    let base = source::ensure(env)?;
+    edit::finish(env)?;
     let old = Series::read(&env.repo)?;
-    if edits(env, &source::ensure(env)?, options.into.as_deref())? == old {
+    if edits(env, &base, options.into.as_deref())? == old {
         println!("our files are as series/ has them");
     }
     Ok(0)
@@ -219,21 +241,20 @@ pub fn absorb(env: &Env, options: &Options) -> Result<i32> {
 /// Takes what differs from the stored series in the repository's files into the commits, stores
 /// that, and says what went where; the series as it is then.
 pub fn edits(env: &Env, base: &str, into: Option<&str>) -> Result<Series> {
-    let (git, old, files) = (Git::objects(env), Series::read(&env.repo)?, series::files(env)?);
+    let (git, old) = (Git::objects(env), Series::read(&env.repo)?);
     series::unpack(env, &old)?;
-    let last = old.last();
-    let mut paths: BTreeSet<&str> = files.keys().map(String::as_str).collect();
-    paths.extend(last.keys());
-    paths.retain(|path| last.get(path).copied() != files.get(*path));
+    let paths = edited(env, &old)?;
     if paths.is_empty() {
         return Ok(old);
     }
+    let (files, last) = (series::files(env, &old)?, old.last());
     // The content that was edited is an object of the repository, if it was ever committed there.
-    for version in paths.iter().filter_map(|path| last.get(path)) {
+    for version in paths.iter().filter_map(|path| last.get(path.as_str())) {
         if git.run(&format!("cat-file -e {}", series::id(version))).is_err() {
             let repo = Git::new(env, &env.repo);
             git.store(&repo.blob(series::id(version)).context(
-                "series/ names a version that no commit of the repository has: `git checkout series`",
+                "no commit of the repository has a version that series/ names: `git checkout series`, \
+                 or `git fetch --unshallow` in a shallow clone",
             )?)?;
         }
     }
@@ -246,21 +267,19 @@ pub fn edits(env: &Env, base: &str, into: Option<&str>) -> Result<Series> {
         questions: Vec::new(),
         said: Vec::new(),
     };
-    for path in paths {
+    for path in paths.iter().map(String::as_str) {
         match (last.get(path), files.get(path)) {
             (Some(before), Some(after)) => absorb.edited(path, before, after)?,
+            (None, Some(_)) if absorb.git.run(&format!("cat-file -e {base}:{path}")).is_ok() => {
+                absorb.questions.push(format!("{path} is a file of the kernel"));
+            }
             (None, Some(after)) => {
                 if let Some(n) = absorb.decide(path, &BTreeSet::new()) {
                     absorb.commits[n].own.insert(path.into(), after.clone());
                 }
             }
-            // No commit brings the file any more.
-            (_, None) => {
-                for commit in &mut absorb.commits {
-                    commit.own.remove(path);
-                }
-                absorb.said.push(format!("{path}: deleted, from all commits"));
-            }
+            // A deletion may be a renaming, or a checkout that has not all files.
+            (_, None) => absorb.questions.push(format!("{path} is not there")),
         }
     }
     if !absorb.questions.is_empty() {
@@ -271,10 +290,14 @@ pub fn edits(env: &Env, base: &str, into: Option<&str>) -> Result<Series> {
             absorb.questions.join("\n  ")
         );
     }
-    let (from, new) = (absorb.ids.pop().context("series/ is empty")?, absorb.commits);
-    let new = Series { commits: new };
-    let ids = series::assemble(env, base, &new)?;
-    edit::store(env, &old, &from, &new, ids.last().context("series/ is empty")?)?;
+    let from = absorb.ids.pop().context("series/ is empty")?;
+    let ids = series::assemble(env, base, &Series { commits: absorb.commits })?;
+    // What cannot be landed cannot be absorbed either.
+    let new = edit::take(env, base, &ids)?;
+    if new.last().iter().any(|(path, version)| files.get(*path) != Some(*version)) {
+        bail!("nothing was changed: the commits would not end with the files that are here");
+    }
+    edit::store(env, (&old, &from), (&new, base, &ids))?;
     absorb.said.iter().for_each(|line| eprintln!("{line}"));
     Ok(new)
 }
@@ -305,9 +328,9 @@ mod tests {
     fn some_hunks() {
         let (old, new) = ("a\nb\nc\n", "A\nb\nx\nc\n");
         let hunks = [Hunk { old: (0, 1), new: (0, 1) }, Hunk { old: (2, 0), new: (2, 1) }];
-        assert_eq!(with_hunks(old, new, &hunks), new);
-        assert_eq!(with_hunks(old, new, &hunks[1..]), "a\nb\nx\nc\n");
-        assert_eq!(with_hunks(old, new, &[]), old);
+        assert_eq!(with_hunks(old, new, &hunks).unwrap(), new);
+        assert_eq!(with_hunks(old, new, &hunks[1..]).unwrap(), "a\nb\nx\nc\n");
+        assert_eq!(with_hunks(old, new, &[]).unwrap(), old);
         let lines = [Some(0), Some(1), None, Some(2)];
         assert_eq!(lines_before(&hunks[1..], 4), lines);
         let earlier = |old| Hunk { old, new: (0, 1) }.earlier(&lines).map(|hunk| hunk.old);

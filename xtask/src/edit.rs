@@ -7,6 +7,7 @@
 //! being moved to; the lines for `series/base` are beside it in `.git/blkfilter-base`.
 
 use crate::{
+    absorb,
     env::{remove_all, Env},
     git::Git,
     series::{self, may_touch, Commit, Series},
@@ -36,6 +37,12 @@ fn tree(env: &Env) -> Result<PathBuf> {
 
 fn new_base_file(env: &Env) -> PathBuf {
     env.linux().join(".git/blkfilter-base")
+}
+
+/// The mark of a [`store`] that is under way: the repository, the files of ours that go, and the
+/// commits with their base.
+fn storing_file(env: &Env) -> PathBuf {
+    env.linux().join(".git/blkfilter-storing")
 }
 
 /// A rebase or the like that git has not finished.
@@ -68,12 +75,16 @@ pub struct Options {
 /// `cargo xtask edit`: lays the series on branch `blkfilter`.
 pub fn edit(env: &Env, options: &Options) -> Result<i32> {
     let tree = tree(env)?;
-    let (_, _, ids) = series::current(env)?;
-    let git = Git::new(env, &tree);
-    if tree.join(".git").exists() && !options.discard {
-        let is_landed = git.commit_of(BRANCH) == git.commit_of(LAID);
+    let (_, base, ids) = series::current(env)?;
+    if !options.discard {
+        let (git, objects) = (Git::new(env, &tree), Git::objects(env));
+        let laid = objects.commit_of(LAID);
+        let is_there = tree.join(".git").exists();
+        let head = is_there.then(|| git.commit_of("HEAD")).flatten();
+        let is_landed = objects.commit_of(BRANCH) == laid && (!is_there || head == laid);
         let commits = (!is_landed).then(|| "commits that were not landed".to_string());
-        if let Some(what) = not_committed(&git)?.or(commits) {
+        let edits = if is_there { not_committed(&git)? } else { None };
+        if let Some(what) = edits.or(commits) {
             bail!(
                 "{} has {what}: `cargo xtask land` takes commits, `cargo xtask edit --discard` \
                  drops all of it",
@@ -81,7 +92,7 @@ pub fn edit(env: &Env, options: &Options) -> Result<i32> {
             );
         }
     }
-    lay(env, &ids[ids.len() - 1])?;
+    lay(env, &base, &ids[ids.len() - 1])?;
     println!(
         "{}: branch blkfilter, {} commits on branch base. Use git there, then `cargo xtask land`.",
         tree.display(),
@@ -90,7 +101,7 @@ pub fn edit(env: &Env, options: &Options) -> Result<i32> {
     Ok(0)
 }
 
-fn lay(env: &Env, tip: &str) -> Result<()> {
+fn lay(env: &Env, base: &str, tip: &str) -> Result<()> {
     let tree = tree(env)?;
     let (git, objects) = (Git::new(env, &tree), Git::objects(env));
     if tree.join(".git").exists() {
@@ -108,6 +119,7 @@ fn lay(env: &Env, tip: &str) -> Result<()> {
         })?;
     }
     objects.run(&format!("update-ref {LAID} {tip}"))?;
+    objects.run(&format!("update-ref refs/heads/base {base}"))?;
     forget_new_base(env)
 }
 
@@ -149,8 +161,14 @@ fn stored(
     if ["fixup!", "squash!", "amend!"].iter().any(|verb| subject.starts_with(verb)) {
         problem("`git rebase -i --autosquash base` folds this commit into another".into());
     }
-    if message.lines().any(|line| line == "---") {
-        problem("a line `---` in the message: a mail would end the message there".into());
+    let ends_message = |line: &&str| {
+        *line == "---" || ["diff -", "Index: "].iter().any(|start| line.starts_with(start))
+    };
+    if let Some(line) = message.lines().find(ends_message) {
+        problem(format!("a line `{line}` in the message: a mail would end the message there"));
+    }
+    if message.contains(char::REPLACEMENT_CHARACTER) {
+        problem("the message is not UTF-8".into());
     }
 
     let trees = format!("-r -z --no-renames {parent} {id}");
@@ -158,6 +176,10 @@ fn stored(
         if let Some(path) = line.strip_prefix("-\t-\t") {
             problem(format!("{path} is binary"));
         }
+    }
+    let is_added = |line: &str| line.starts_with('+') && line.ends_with('\r');
+    if git.diff(parent, id, &[])?.split('\n').any(is_added) {
+        problem("a carriage return at the end of a line: a mail would not keep it".into());
     }
     let raw = git.run(&format!("diff-tree --raw --no-abbrev {trees}"))?;
     let (mut own, mut changed, mut fields) = (BTreeMap::new(), Vec::new(), raw.split('\0'));
@@ -196,39 +218,54 @@ pub fn take(env: &Env, base: &str, ids: &[String]) -> Result<Series> {
         series.commits.push(commit);
         parent = id;
     }
+    // What git ignores here would not get into a commit of the repository.
+    let paths: String = series.last().keys().map(|path| format!("{path}\n")).collect();
+    let ignored = Git::new(env, &env.repo).feed("check-ignore --stdin", paths).unwrap_or_default();
+    for path in String::from_utf8_lossy(&ignored).lines() {
+        problems.push(format!("{path}: git ignores this file in the repository"));
+    }
     if !problems.is_empty() {
         bail!("nothing was changed:\n  {}", problems.join("\n  "));
     }
     Ok(series)
 }
 
-/// Writes `new` into the repository in the place of `old`, with the seeded bugs moved along; `to`
-/// and `from` are the last commits of the two.
-pub fn store(env: &Env, old: &Series, from: &str, new: &Series, to: &str) -> Result<()> {
-    let git = Git::objects(env);
+/// Writes `new`, the commits `ids` on `base`, into the repository in the place of `old`, with the
+/// seeded bugs moved along from the commit `from`, the end of `old`.
+pub fn store(
+    env: &Env,
+    (old, from): (&Series, &str),
+    (new, base, ids): (&Series, &str, &[String]),
+) -> Result<()> {
+    let (git, to) = (Git::objects(env), &ids[ids.len() - 1]);
     let touched = git.run(&format!("diff-tree -r --name-only {from} {to}"))?;
     let touched: BTreeSet<&str> = touched.lines().collect();
     let (mut lost, mut moved) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(env.repo.join("xtask/mutants")).into_iter().flatten() {
         let path = entry?.path().join("diff");
-        let diff = fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))?;
-        let mut files = diff.lines().filter_map(|line| line.strip_prefix("+++ b/"));
+        let Ok(diff) = fs::read_to_string(&path) else { continue };
+        let files = diff.lines().filter_map(|line| line.strip_prefix("diff --git a/"));
+        let mut files = files.filter_map(|line| line.split(" b/").next());
         if !files.any(|file| touched.contains(file)) {
             continue;
         }
         git.run(&format!("read-tree {from}"))?;
-        let tree = git.apply(&diff).and_then(|()| {
+        let diff = git.apply(&diff).and_then(|()| {
             let bug = git.commit(from, "seeded bug\n")?;
-            git.run(&format!(
-                "merge-tree --write-tree --no-messages --merge-base={from} {to} {bug}"
-            ))
+            let how = "merge-tree --write-tree --no-messages --merge-base";
+            git.diff(to, &git.run(&format!("{how}={from} {to} {bug}"))?, &[])
         });
-        match tree {
-            Ok(tree) => moved.push((path, git.diff(to, &tree, &[])?)),
-            Err(_) => lost.push(path.display().to_string()),
+        match diff {
+            Ok(diff) if !diff.is_empty() => moved.push((path, diff)),
+            _ => lost.push(path.display().to_string()),
         }
     }
-    new.write(env, old)?;
+    let (before, after) = (old.last(), new.last());
+    let gone = before.keys().filter(|path| !after.contains_key(*path));
+    let gone = gone.copied().collect::<Vec<_>>().join("\t");
+    let mark = format!("{}\n{gone}\n{base}\n{}", env.repo.display(), ids.join("\t"));
+    fs::write(storing_file(env), mark)?;
+    finish(env)?;
     for (path, diff) in moved {
         fs::write(path, diff)?;
     }
@@ -236,6 +273,22 @@ pub fn store(env: &Env, old: &Series, from: &str, new: &Series, to: &str) -> Res
         eprintln!("seeded bugs that do not apply any more:\n{}", lost.join("\n"));
     }
     Ok(())
+}
+
+/// Does the writing of [`store`], also if a former process was killed while doing that.
+pub fn finish(env: &Env) -> Result<()> {
+    let mark = fs::read_to_string(storing_file(env)).unwrap_or_default();
+    if let [repo, gone, base, ids] = mark.split('\n').collect::<Vec<_>>()[..] {
+        if Path::new(repo) != env.repo {
+            return Ok(());
+        }
+        let words = |line: &str| {
+            let words = line.split('\t').filter(|word| !word.is_empty());
+            words.map(str::to_string).collect::<Vec<_>>()
+        };
+        take(env, base, &words(ids))?.write(env, &words(gone))?;
+    }
+    remove_all(&storing_file(env))
 }
 
 /// `cargo xtask land`: takes the branch back into the repository.
@@ -251,9 +304,20 @@ pub fn land(env: &Env) -> Result<i32> {
     if git.run("symbolic-ref -q HEAD").ok().as_deref() != Some(BRANCH) {
         bail!("{at} is not on branch blkfilter");
     }
-    let laid = git.commit_of(LAID).context("nothing was laid: `cargo xtask edit`")?;
+    let mut laid = git.commit_of(LAID).context("nothing was laid: `cargo xtask edit`")?;
+    source::ensure(env)?;
+    finish(env)?;
+    let edited = absorb::edited(env, &Series::read(&env.repo)?)?;
+    if !edited.is_empty() {
+        bail!("nothing was changed: first `cargo xtask absorb` edits here: {}", edited.join(", "));
+    }
     let (old, old_base, old_ids) = series::current(env)?;
-    if old_ids.last() != Some(&laid) {
+    let stored = &old_ids[old_ids.len() - 1];
+    // A `land` that was killed has stored the branch.
+    if git.is_same(stored, BRANCH)? {
+        laid.clone_from(stored);
+    }
+    if *stored != laid {
         bail!(
             "series/ is not what `cargo xtask edit` laid any more. Keep the branch under another \
              name (`git branch mine`), lay the series anew (`cargo xtask edit --discard`), and \
@@ -287,12 +351,12 @@ pub fn land(env: &Env) -> Result<i32> {
     }
 
     let tip = &again[again.len() - 1];
-    store(env, &old, &laid, &new, tip)?;
+    store(env, (&old, &laid), (&new, &base, &again))?;
     if new_base.is_some() {
         fs::copy(new_base_file(env), env.repo.join("series/base"))?;
     }
-    for name in [LAID, BRANCH] {
-        git.run(&format!("update-ref {name} {tip}"))?;
+    for (name, id) in [(LAID, tip), (BRANCH, tip), ("refs/heads/base", &base)] {
+        git.run(&format!("update-ref {name} {id}"))?;
     }
     forget_new_base(env)?;
     let changed = new.commits.iter().filter(|commit| !old.commits.contains(commit)).count();
@@ -324,22 +388,34 @@ pub fn rebase(env: &Env, options: &Rebase) -> Result<i32> {
         (None, false) => bail!("no rebase is under way"),
         _ => {}
     }
-    let give_up = || lay(env, &git.commit_of(LAID).context("nothing was laid")?);
+    let give_up = || {
+        let laid = git.commit_of(LAID).context("nothing was laid")?;
+        lay(env, &source::ensure(env)?, &laid)
+    };
     if options.abort {
         give_up()?;
         println!("nothing was changed");
         return Ok(0);
     }
     let how = if let Some(what) = &options.base {
+        let (new, base) = source::named(env, what)?;
+        if base.get("tree")? == Base::read(&env.repo)?.get("tree")? {
+            println!("series/ is on this kernel");
+            return Ok(0);
+        }
         edit(env, &Options::default())?;
-        let ((new, base), old) = (source::named(env, what)?, source::ensure(env)?);
+        let old = source::ensure(env)?;
         fs::write(new_base_file(env), &base.0)?;
-        git.run(&format!("update-ref {NEW_BASE} {new}"))?;
+        for name in [NEW_BASE, "refs/heads/base"] {
+            git.run(&format!("update-ref {name} {new}"))?;
+        }
         let from = Base::read(&env.repo)?;
         eprintln!("moving the series from Linux {} to {}", from.get("linux")?, base.get("linux")?);
         format!("rebase --onto {new} {old} blkfilter")
     } else if unfinished(&git)? {
-        "-c core.editor=true rebase --continue".into()
+        "rebase --continue".into()
+    } else if git.run(&format!("merge-base --is-ancestor {NEW_BASE} {BRANCH}")).is_err() {
+        bail!("git was told to give the rebase up: `cargo xtask rebase --abort`");
     } else {
         // The person has called `git rebase --continue` until the end.
         return land(env);

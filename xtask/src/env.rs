@@ -47,7 +47,7 @@ exec chroot "$root" env --chdir="$cwd" PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/
 /// on who runs git.
 const VARIABLES: &str = "CCACHE_MAXSIZE=10G CCACHE_COMPILERCHECK=content \
     KBUILD_BUILD_TIMESTAMP=@1700000000 KBUILD_BUILD_USER=blkfilter KBUILD_BUILD_HOST=blkfilter \
-    GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null \
+    GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_EDITOR=true \
     GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=*";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -136,6 +136,10 @@ impl Env {
         } else {
             command.args("unshare -m -p -f --kill-child sh -c".split(' ')).args([ENTER, "sh"]);
             command.args([&self.root(), cwd, &self.cache, &self.repo]).args(bind).arg("--");
+        }
+        // A hook of git sets these.
+        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"] {
+            command.env_remove(name);
         }
         let variables = VARIABLES.split(' ').filter_map(|variable| variable.split_once('='));
         command.arg(program).env("CCACHE_DIR", self.cache.join("ccache")).envs(variables);

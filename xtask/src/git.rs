@@ -16,6 +16,10 @@ const DATE: &str = "2026-01-01T00:00:00Z";
 const DIFF: &str = "diff-tree -r -p --full-index --no-renames --no-color --no-ext-diff \
                     --no-textconv --diff-algorithm=myers -U3";
 
+/// Settings that a person may have made for the repository and that would change what is stored.
+const FIXED: &str = "-c diff.suppressBlankEmpty=false -c commit.gpgsign=false \
+                     -c status.showUntrackedFiles=normal";
+
 pub struct Git<'a> {
     env: &'a Env,
     tree: PathBuf,
@@ -36,7 +40,7 @@ impl<'a> Git<'a> {
     /// git with the words of `line`.
     pub fn command(&self, line: &str) -> Command {
         let mut git = self.env.tool("git");
-        git.arg("-C").arg(&self.tree).args(line.split_whitespace());
+        git.arg("-C").arg(&self.tree).args(FIXED.split_whitespace()).args(line.split_whitespace());
         git.envs(self.index.iter().map(|index| ("GIT_INDEX_FILE", index)));
         for who in ["AUTHOR", "COMMITTER"] {
             git.env(format!("GIT_{who}_NAME"), "blkfilter developers")
@@ -76,6 +80,11 @@ impl<'a> Git<'a> {
             bail!("{}", String::from_utf8_lossy(&out.stderr).trim());
         }
         Ok(out.stdout)
+    }
+
+    /// Whether two commits have the same files.
+    pub fn is_same(&self, one: &str, other: &str) -> Result<bool> {
+        Ok(self.run(&format!("diff-tree -r --raw {one} {other}"))?.is_empty())
     }
 
     /// The commit that a name stands for.

@@ -89,6 +89,10 @@ fn run(cli: Cli) -> Result<i32> {
     // `doctor` only looks, also while another command works.
     if !matches!(cli.job, Job::Doctor) {
         env.lock()?;
+        // Nobody else works on the cache, so these are of a git that was killed.
+        for lock in ["index.lock", "blkfilter-index.lock"] {
+            env::remove_all(&env.linux().join(".git").join(lock))?;
+        }
     }
     if !matches!(cli.job, Job::Doctor | Job::Clean) {
         toolchain::ensure(&env)?;

@@ -19,7 +19,7 @@
 
 use crate::{
     absorb, edit,
-    env::{hash, remove_all, Env},
+    env::{hash, names_in, remove_all, Env},
     git::Git,
     source, ui,
 };
@@ -87,7 +87,10 @@ impl Series {
         };
         let order = read("order")?;
         let commits = order.lines().map(|name| {
-            Commit::parse(name, &read(&format!("{name}.patch"))?)
+            let text = read(&format!("{name}.patch"))?;
+            let is_conflict = text.lines().any(|line| line.starts_with("<<<<<<< "));
+            Commit::parse(name, &text)
+                .filter(|_| !is_conflict)
                 .with_context(|| format!("series/{name}.patch is broken"))
         });
         Ok(Self { commits: commits.collect::<Result<_>>()? })
@@ -119,22 +122,25 @@ impl Series {
 
     /// The position of a commit that a person names by its number or by a part of its name.
     pub fn find(&self, what: &str) -> Result<usize> {
-        let is_meant =
-            |n: &usize| what.parse() == Ok(n + 1) || self.commits[*n].name.contains(what);
-        match (0..self.commits.len()).filter(is_meant).collect::<Vec<_>>()[..] {
+        let name = |n: usize| self.commits[n].name.as_str();
+        let mut all = 0..self.commits.len();
+        if let Some(n) = all.clone().find(|n| what.parse() == Ok(n + 1) || name(*n) == what) {
+            return Ok(n);
+        }
+        match all.by_ref().filter(|n| name(*n).contains(what)).collect::<Vec<_>>()[..] {
             [one] => Ok(one),
             [] => bail!("no commit of the series has {what} in its name"),
             _ => bail!("several commits of the series have {what} in their names"),
         }
     }
 
-    /// Writes `series/` and our files; `old` is what is there now. Files that stay as they are are
-    /// not written.
-    pub fn write(&self, env: &Env, old: &Series) -> Result<()> {
+    /// Writes `series/` and our files; `gone` are files of ours that are no more. Files that stay as
+    /// they are are not written. Doing this again does no harm.
+    pub fn write(&self, env: &Env, gone: &[String]) -> Result<()> {
         let (dir, git) = (env.repo.join("series"), Git::objects(env));
         let (pack, middle) = (dir.join("versions.pack"), self.in_the_middle());
         let mut files = vec![(dir.join("order"), Vec::new())];
-        if !middle.is_empty() && (middle != old.in_the_middle() || !pack.exists()) {
+        if !middle.is_empty() && packed(env)? != middle {
             let how = "-c pack.compression=9 pack-objects --stdout -q --threads=1 \
                        --no-reuse-delta --no-reuse-object";
             files.push((pack.clone(), git.feed(how, &middle)?));
@@ -146,33 +152,51 @@ impl Series {
         for (path, version) in self.last() {
             files.push((env.repo.join(path), git.blob(id(version))?));
         }
-        // What can fail is over; from here on files are written.
-        for (path, content) in files {
-            if fs::read(&path).is_ok_and(|old| old == content) {
+        // What can fail is over; from here on files are written. A directory may become a file.
+        for path in gone.iter().map(|path| env.repo.join(path)) {
+            remove_all(&path)?;
+            path.ancestors().skip(1).take_while(|dir| fs::remove_dir(dir).is_ok()).for_each(drop);
+        }
+        for (path, content) in &files {
+            if fs::read(path).is_ok_and(|old| old == *content) {
                 continue;
             }
             fs::create_dir_all(path.parent().expect("a file"))?;
             // A file that is there is whole, whatever happens.
             let partial = path.with_extension("partial");
             fs::write(&partial, content)?;
-            fs::rename(&partial, &path).with_context(|| format!("no {}", path.display()))?;
+            fs::rename(&partial, path).with_context(|| format!("no {}", path.display()))?;
         }
         for (path, version) in self.last() {
             let mode = u32::from_str_radix(&version[3..6], 8)?;
             fs::set_permissions(env.repo.join(path), fs::Permissions::from_mode(mode))?;
         }
-        for gone in old.last().keys().filter(|path| !self.last().contains_key(*path)) {
-            remove_all(&env.repo.join(gone))?;
-        }
-        for gone in old.commits.iter().filter(|old| self.commits.iter().all(|c| c.name != old.name))
-        {
-            remove_all(&dir.join(format!("{}.patch", gone.name)))?;
+        for name in names_in(&dir)?.iter().filter(|name| name.ends_with(".patch")) {
+            if files.iter().all(|(path, _)| *path != dir.join(name)) {
+                remove_all(&dir.join(name))?;
+            }
         }
         if middle.is_empty() {
             remove_all(&pack)?;
         }
         Ok(())
     }
+}
+
+/// The objects that `versions.pack` has, as [`Series::in_the_middle`] lists them; none if the pack
+/// is broken.
+fn packed(env: &Env) -> Result<String> {
+    let dir = env.cache.join("pack");
+    remove_all(&dir)?;
+    fs::create_dir_all(&dir)?;
+    let git = Git::new(env, &dir);
+    git.run("init -q --bare")?;
+    let pack = fs::read(env.repo.join("series/versions.pack")).unwrap_or_default();
+    if git.feed("unpack-objects -q", &pack).is_err() {
+        return Ok(String::new());
+    }
+    let list = git.run("cat-file --batch-all-objects --batch-check=%(objectname)")?;
+    Ok(list.lines().map(|id| format!("{id}\n")).collect())
 }
 
 /// Makes the commits on top of `base`, unless that was done before; their ids, in order. All
@@ -182,10 +206,14 @@ pub fn assemble(env: &Env, base: &str, series: &Series) -> Result<Vec<String>> {
     let text: String = series.commits.iter().map(Commit::text).collect();
     let key = format!("{base} {:x}", hash(&text));
     let known = fs::read_to_string(&memo).unwrap_or_default();
-    if let Some(ids) = known.strip_prefix(&key) {
-        return Ok(ids.split_whitespace().map(str::to_string).collect());
-    }
     let git = Git::objects(env);
+    if let Some(ids) = known.strip_prefix(&key) {
+        let ids: Vec<String> = ids.split_whitespace().map(str::to_string).collect();
+        // git may have collected commits that no branch has.
+        if ids.iter().all(|id| git.commit_of(id).is_some()) {
+            return Ok(ids);
+        }
+    }
     git.run(&format!("read-tree {base}"))?;
     let (mut ids, mut parent) = (Vec::new(), base.to_string());
     for commit in &series.commits {
@@ -214,12 +242,14 @@ pub fn may_touch(path: &str) -> bool {
 }
 
 /// The files of the repository at places where the series may have files, as they are now.
-pub fn files(env: &Env) -> Result<BTreeMap<String, Version>> {
+/// Those that `series` has count even if git ignores them.
+pub fn files(env: &Env, series: &Series) -> Result<BTreeMap<String, Version>> {
     let how = format!("ls-files -z --cached --others --exclude-standard -- {DIRECTORIES}");
     let list = Git::new(env, &env.repo).run(&how)?;
     let full = |path: &str| env.repo.join(path);
-    let there = list.split('\0').filter(|path| !path.is_empty() && full(path).exists());
-    let paths: BTreeSet<&str> = there.collect();
+    let (last, listed) = (series.last(), list.split('\0').filter(|path| !path.is_empty()));
+    let all = listed.chain(last.keys().copied());
+    let paths: BTreeSet<&str> = all.filter(|path| full(path).is_file()).collect();
     let sources: String = paths.iter().map(|path| format!("{}\n", full(path).display())).collect();
     let ids = Git::objects(env).feed("hash-object -w --no-filters --stdin-paths", sources)?;
     let ids = String::from_utf8(ids)?;
@@ -251,6 +281,7 @@ pub fn unpack(env: &Env, series: &Series) -> Result<()> {
 /// base, and the ids of its commits.
 pub fn current(env: &Env) -> Result<(Series, String, Vec<String>)> {
     let base = source::ensure(env)?;
+    edit::finish(env)?;
     let series = absorb::edits(env, &base, None)?;
     let ids = assemble(env, &base, &series)?;
     if ids.is_empty() {
@@ -271,7 +302,6 @@ pub fn sync(env: &Env, mutant: Option<&Path>) -> Result<String> {
         tip = objects.commit(&tip, &format!("Seeded bug: {}\n", dir.display()))?;
     }
     let (linux, git) = (env.linux(), Git::new(env, &env.linux()));
-    remove_all(&linux.join(".git/index.lock"))?;
     let edited = git.run("status --porcelain --no-renames")?;
     if !edited.is_empty() {
         bail!(
@@ -323,16 +353,13 @@ pub fn write(env: &Env, out: &Path, version: u32) -> Result<Vec<String>> {
     let out = out.canonicalize()?;
     let mut git = env.tool_in(&env.linux(), "git", &[&out]);
     let how = format!(
-        "format-patch -q --cover-letter --no-signature --no-renames --abbrev=12 --thread=shallow \
+        "format-patch --cover-letter --no-signature --no-renames --abbrev=12 --thread=shallow \
          --base={base} -v{version} {base}..{}",
         ids[ids.len() - 1]
     );
-    ui::output(git.args(how.split_whitespace()).arg("-o").arg(&out))?;
-    let mut names: Vec<String> = fs::read_dir(&out)?
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
-        .filter(|name| name.starts_with(&format!("v{version}-")))
-        .collect();
-    names.sort();
+    let said = ui::output(git.args(how.split_whitespace()).arg("-o").arg(&out))?;
+    let names = said.lines().filter_map(|path| Some(path.rsplit('/').next()?.to_string()));
+    let names: Vec<String> = names.collect();
     let cover = out.join(names.first().context("git wrote no patches")?);
     let text = fs::read_to_string(env.repo.join("series/cover"))?;
     let (subject, body) = text.split_once("\n\n").context("series/cover has no body")?;
@@ -372,6 +399,9 @@ pub fn check(env: &Env) -> Result<i32> {
         }
         remove_all(&dir)?;
         linux.run("worktree prune")?;
+        if packed(env)? != series.in_the_middle() {
+            bail!("series/versions.pack is not what it should be: `cargo xtask edit`, then `land`");
+        }
         if source::is_recorded(env, &base)? && edit::take(env, &base, &ids)? != series {
             bail!(
                 "storing the commits again gives another series/: `cargo xtask edit`, then `land`"

@@ -145,11 +145,8 @@ pub fn ensure(env: &Env) -> Result<String> {
         Some(commit) => commit,
         None => fetch(env, &wanted)?,
     };
-    // A kernel that takes the place of the recorded one has that one's name from now on; `base` is
-    // for people, as in `git rebase -i base`.
-    for name in [&name, "refs/heads/base"] {
-        git.run(&format!("update-ref {name} {commit}"))?;
-    }
+    // A kernel that takes the place of the recorded one has that one's name from now on.
+    git.run(&format!("update-ref {name} {commit}"))?;
     Ok(commit)
 }
 
@@ -163,7 +160,8 @@ fn fetch(env: &Env, wanted: &Base) -> Result<String> {
     let Ok(name) = wanted.get("package") else {
         let linux = wanted.get("linux")?;
         bail!(
-            "the series is on a Linux {linux} that is no Debian package: give it with --kernel DIR"
+            "the series is on a Linux {linux} that is no Debian package: `cargo xtask rebase --base \
+             DIR` takes that kernel from a directory, --kernel DIR builds with another one"
         );
     };
     if env.toolchain == Toolchain::Host {

@@ -97,7 +97,7 @@ impl Toy {
         let ids: Vec<String> = ids.lines().map(str::to_string).collect();
         let first = git(&linux, "rev-parse HEAD~3").trim().to_string();
         let series = edit::take(&toy.0, &first, &ids).unwrap();
-        series.write(&toy.0, &Series::default()).unwrap();
+        series.write(&toy.0, &[]).unwrap();
         git(&toy.repo(), "init -q -b main");
         toy.commit();
         toy
@@ -198,6 +198,7 @@ fn round_trip() {
     let tree = git(&linux, "rev-parse HEAD^{tree}");
     git(&linux, &format!("update-ref refs/base/{} HEAD", tree.trim()));
     series::sync(&env, None).unwrap();
+    git(&linux, &format!("branch base refs/base/{}", tree.trim()));
     assert_eq!(trees(&linux), mine);
 }
 
@@ -372,11 +373,12 @@ fn files_come_and_go() {
     assert!(error.contains("tools/more.sh: no commit has this file"), "{error}");
     absorb::absorb(&toy.0, &absorb::Options { into: Some("three".into()) }).unwrap();
     assert_eq!(toy.at(3, "tools/more.sh"), "more\n");
+    // A deletion may be meant, or the first half of a renaming.
     git(&toy.repo(), "add -A");
     fs::remove_file(toy.repo().join("block/new.c")).unwrap();
-    series::sync(&toy.0, None).unwrap();
-    assert!(!toy.content().contains_key("series/versions.pack"));
-    assert!(!toy.linux().join("block/new.c").exists());
+    let error = series::sync(&toy.0, None).unwrap_err().to_string();
+    assert!(error.contains("block/new.c is not there"), "{error}");
+    git(&toy.repo(), "checkout -q block/new.c");
     series::check(&toy.0).unwrap();
 }
 
@@ -445,6 +447,93 @@ fn what_comes_too_early_is_found() {
         ]
     );
     assert!(found[4].is_empty());
+}
+
+/// Fails, and says `word`.
+fn fails<T: std::fmt::Debug>(result: Result<T>, word: &str) {
+    let error = format!("{:#}", result.unwrap_err());
+    assert!(error.contains(word), "{error}");
+}
+
+#[test]
+fn work_is_not_dropped_whatever_was_done_to_the_tree() {
+    let toy = Toy::laid("drop");
+    let (tree, edit) = (toy.tree(), || edit::edit(&toy.0, &Options::default()));
+    git(&tree, "checkout -q --detach");
+    git(&tree, "commit -q --allow-empty -m detached");
+    fails(edit(), "not landed");
+    git(&tree, "checkout -q blkfilter");
+    git(&tree, "config status.showUntrackedFiles no");
+    put(tree.join("block/x.c"), "x\n");
+    fails(edit(), "not committed");
+    git(&tree, "add -A");
+    git(&tree, "commit -q -m block: mine");
+    fs::remove_dir_all(&tree).unwrap();
+    fails(edit(), "not landed");
+}
+
+#[test]
+fn killed_land_is_finished() {
+    let toy = Toy::laid("killed");
+    put(toy.tree().join("block/new.c"), "new\n");
+    git(&toy.tree(), "commit -q -a -m block: new");
+    let (_, base, old) = series::current(&toy.0).unwrap();
+    edit::land(&toy.0).unwrap();
+    let landed = toy.content();
+    // As if it had been killed after it had begun to write.
+    let ids = git(&toy.linux(), "rev-list --reverse base..blkfilter").trim().replace('\n', "\t");
+    let mark = format!("{}\n\n{base}\n{ids}", toy.repo().display());
+    put(toy.linux().join(".git/blkfilter-storing"), &mark);
+    git(&toy.linux(), &format!("update-ref refs/blkfilter/laid {}", old[2]));
+    git(&toy.repo(), "checkout -q HEAD -- block series/order");
+    edit::land(&toy.0).unwrap();
+    assert_eq!(toy.content(), landed);
+    series::check(&toy.0).unwrap();
+}
+
+#[test]
+fn what_land_refuses_is_not_absorbed() {
+    let toy = Toy::new("absorbed");
+    let absorb = |into: &str| {
+        let before = toy.content();
+        let done = absorb::absorb(&toy.0, &absorb::Options { into: Some(into.into()) });
+        assert_eq!(toy.content(), before);
+        git(&toy.repo(), "checkout -q -f HEAD");
+        git(&toy.repo(), "clean -q -d -f");
+        done
+    };
+    put(toy.repo().join("block/core.c"), "one\n");
+    fails(absorb("1"), "block/core.c is a file of the kernel");
+    put(toy.repo().join("block/a b.c"), "x\n");
+    fails(absorb("1"), "outside of what the series may touch");
+    put(toy.repo().join("block/x.bin"), "\0\x01");
+    fails(absorb("1"), "binary");
+    put(toy.repo().join("block/new.c"), "a\nb\nx\0\ny\nc\nd\n");
+    fails(absorb("1"), "binary");
+    // What the second commit adds is undone, which leaves its other file only.
+    put(toy.repo().join("block/new.c"), FIRST);
+    absorb::absorb(&toy.0, &absorb::Options { into: None }).unwrap();
+    series::check(&toy.0).unwrap();
+    let series = Series::read(&toy.repo()).unwrap();
+    assert_eq!(series.find("block-two").unwrap(), 1);
+    assert_eq!(series.find("3").unwrap(), 2);
+    fails(series.find("block"), "several");
+}
+
+#[test]
+fn modes_stay_with_their_commits() {
+    let toy = Toy::laid("modes");
+    put(toy.tree().join("block/new.c"), "a\nb\nx\ny\nc\nd\ne\n");
+    git(&toy.tree(), "add -A");
+    git(&toy.tree(), "update-index --chmod=+x block/new.c");
+    git(&toy.tree(), "commit -q -m block: x");
+    git(&toy.tree(), "reset -q --hard");
+    edit::land(&toy.0).unwrap();
+    put(toy.repo().join("block/new.c"), "A\nb\nx\ny\nc\nd\ne\n");
+    let (series, ..) = series::current(&toy.0).unwrap();
+    let modes: Vec<&str> =
+        series.commits.iter().filter_map(|c| c.own.get("block/new.c")?.get(..6)).collect();
+    assert_eq!(modes, ["100644", "100644", "100755"]);
 }
 
 #[test]
