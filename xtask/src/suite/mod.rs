@@ -21,7 +21,7 @@ use When::*;
 
 #[derive(clap::Args, Default)]
 pub struct Options {
-    /// Everything in every flavour, not only a smoke part on the debug kernel.
+    /// Also what is slow and rarely red: the debug and the KCSAN kernel, lint, disassembly.
     #[arg(long)]
     full: bool,
     /// Only the suites of this kernel.
@@ -53,8 +53,6 @@ enum When {
     Always(Option<Flavour>),
     /// With `--full`, or with this `--flavour`.
     Full(Option<Flavour>),
-    /// Without `--full` and without `--flavour`.
-    Brief,
 }
 
 struct Suite {
@@ -78,7 +76,6 @@ const SUITES: &[Suite] = &[
     Suite { name: "kunit-debug", when: Full(Some(Debug)), run: |env, _| kunit::debug(env) },
     Suite { name: "selftests-debug", when: Full(Some(Debug)), run: |env, options| selftests::run(env, Debug, None, options) },
     Suite { name: "selftests-kcsan", when: Full(Some(Kcsan)), run: |env, options| selftests::run(env, Kcsan, Some("kcsan"), options) },
-    Suite { name: "selftests-debug-smoke", when: Brief, run: |env, options| selftests::run(env, Debug, Some("smoke"), options) },
 ];
 
 /// The suites that the options ask for.
@@ -92,7 +89,6 @@ fn chosen(options: &Options) -> Vec<&'static Suite> {
         (Some(name), _) => suite.name == name,
         (None, Always(own)) => flavour.is_none() || flavour == own,
         (None, Full(own)) => full || (flavour.is_some() && flavour == own),
-        (None, Brief) => !full && flavour.is_none(),
     };
     SUITES.iter().filter(is_chosen).collect()
 }
@@ -200,7 +196,7 @@ mod tests {
     fn what_runs_when() {
         let both = "host style commits kunit-uml compile-fail selftests-plain power-cut";
         let full = "lint disassembly kunit-debug selftests-debug selftests-kcsan";
-        assert_eq!(names(false, None, None), format!("{both} selftests-debug-smoke"));
+        assert_eq!(names(false, None, None), both);
         assert_eq!(names(true, None, None), format!("{both} {full}"));
         for (flavour, suites) in [
             (Plain, "compile-fail selftests-plain power-cut"),

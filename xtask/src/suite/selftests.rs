@@ -40,7 +40,7 @@ pub fn run(
             bail!("no suite is named {pattern}, and no selftest has {pattern} in its name");
         }
     } else if let Some(list) = list {
-        // `smoke` has to be quick, and KCSAN is slow, so `--full` does not make lists run for long.
+        // KCSAN is slow, so `--full` does not make lists run for long.
         return in_guests(env, flavour, &listed(env, list)?, false, None);
     }
     in_guests(env, flavour, &chosen, options.full, None)
@@ -259,10 +259,8 @@ mod tests {
         let mut all = scripts(&env).unwrap();
         all.sort();
         assert_eq!(all, files);
-        for list in ["smoke", "kcsan"] {
-            for script in listed(&env, list).unwrap() {
-                assert!(all.contains(&script), "xtask/{list} names {script}");
-            }
+        for script in listed(&env, "kcsan").unwrap() {
+            assert!(all.contains(&script), "xtask/kcsan names {script}");
         }
     }
 }
