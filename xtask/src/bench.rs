@@ -11,15 +11,13 @@ use crate::{
 };
 use anyhow::{bail, Context, Result};
 use serde_json::{json, Map, Value};
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 /// The rows that others are compared with.
 const NOTHING: &str = "nothing attached anywhere";
 
 /// The row of a kernel that has no filters.
 const WITHOUT: &str = "CONFIG_BLK_FILTER=n";
-
-const USER_MODE: &str = "user-mode Linux";
 
 /// The guests that are run: part of the script, kernel, CPUs.
 const PARTS: [(&str, Flavour, u32); 3] =
@@ -161,31 +159,6 @@ fn part(env: &Env, (name, flavour, cpus): (&str, Flavour, u32), only: &str) -> R
     Ok(output)
 }
 
-/// A second opinion: pairs of runs in user-mode Linux, natively. Name, and each pair's ratio.
-fn user_mode(env: &Env) -> Result<Vec<Row>> {
-    let (linux, modules) = build::uml_bench(env)?;
-    let script = modules.join("init");
-    fs::write(&script, include_str!("../guest/umlbench.sh"))?;
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
-    let out = ui::step("the bench, in user mode", |step| {
-        let mut command = env.tool("timeout");
-        command.arg("300").arg(linux).arg(format!("init={}", script.display()));
-        command.args("mem=512M rootfstype=hostfs rw con=null quiet".split(' '));
-        command.args("null_blk.irqmode=0 null_blk.gb=1 --".split(' ')).arg(&modules);
-        ui::run_logged(&mut command, &env.log("umlbench-run"), step)?;
-        Ok(fs::read_to_string(modules.join("out"))?)
-    })?;
-    if !out.trim_end().ends_with("done") {
-        bail!("in user mode: {out}");
-    }
-    let mut pairs = BTreeMap::<String, Vec<f64>>::new();
-    for (name, times) in rows("pair", 2, &out)? {
-        pairs.entry(name).or_default().push(times[1] / times[0]);
-    }
-    pairs.values_mut().for_each(|ratios| ratios.sort_by(f64::total_cmp));
-    Ok(pairs.into_iter().collect())
-}
-
 /// Prints a table, unless it has no rows; returns the table as JSON.
 fn table(title: &str, columns: &str, digits: usize, rows: &[Row]) -> Value {
     let columns: Vec<&str> = columns.split(' ').collect();
@@ -218,10 +191,9 @@ pub fn run(env: &Env, options: &Options) -> Result<i32> {
             output += &part(env, this, only)?;
         }
     }
-    let in_user_mode = USER_MODE.contains(only);
-    if output.is_empty() && !in_user_mode {
+    if output.is_empty() {
         let all = PARTS.map(|(name, ..)| names(name)).concat().join(", ");
-        bail!("no row has {only} in its name; there are: {all}, {USER_MODE}");
+        bail!("no row has {only} in its name; there are: {all}");
     }
     let mut costs = rows("row", 2, &output)?;
     let bases: Vec<f64> = costs.iter().map(|(name, _)| base(&costs, name)).collect();
@@ -236,21 +208,12 @@ pub fn run(env: &Env, options: &Options) -> Result<i32> {
         bytes.push(("text and constants in vmlinux".into(), vec![more as f64]));
     }
     let version = source::version(&env.linux())?;
-    let mut all = json!({
+    let all = json!({
         "kernel": version, "unit": "instructions",
         "rows": table("instructions per bio", "median mean over", 0, &costs),
         "grace_periods": table("in grace periods", "median p99", 2, &times),
         "bytes": table("memory", "bytes", 0, &bytes),
     });
-    if in_user_mode {
-        let pairs = user_mode(env)?;
-        let summary = |(name, all): &Row| {
-            (name.clone(), vec![all[all.len() / 2], all[0], all[all.len() - 1]])
-        };
-        let title = format!("{USER_MODE}, time relative to no filter");
-        table(&title, "median least most", 3, &pairs.iter().map(summary).collect::<Vec<_>>());
-        all["user_mode"] = json!(pairs);
-    }
     if let Some(path) = &options.json {
         fs::write(path, format!("{all:#}\n"))?;
     }

@@ -235,19 +235,6 @@ pub fn selftests(env: &Env, flavour: Flavour, kernel: &Kernel) -> Result<PathBuf
     Ok(install)
 }
 
-/// Builds user-mode Linux for the bench, and the selftests' modules for it; program and modules.
-pub fn uml_bench(env: &Env) -> Result<(PathBuf, PathBuf)> {
-    prepare(env)?;
-    let build = Build::user_mode(env, "umlbench");
-    let modules = env.dir("modules/umlbench");
-    ui::step("build user-mode Linux for the bench", |step| {
-        build.configure(&fragment(env, &["umlbench"])?, step)?;
-        build.make(&["linux", "modules"], "umlbench", step)?;
-        build.module(&env.repo.join(MODULES), &modules, step)
-    })?;
-    Ok((build.dir.join("linux"), modules))
-}
-
 /// Builds a filter that lives outside of the tree; the modules it made.
 fn module(env: &Env, flavour: Flavour, source: &Path) -> Result<Vec<PathBuf>> {
     let source = canonical(source, "directory")?;

@@ -82,6 +82,8 @@ pub fn edit(env: &Env, options: &Options) -> Result<i32> {
         let is_there = tree.join(".git").exists();
         let head = is_there.then(|| git.commit_of("HEAD")).flatten();
         let is_landed = objects.commit_of(BRANCH) == laid && (!is_there || head == laid);
+        // A branch of this name that nobody laid is none of ours.
+        let is_landed = is_landed || laid.is_none();
         let commits = (!is_landed).then(|| "commits that were not landed".to_string());
         let edits = if is_there { not_committed(&git)? } else { None };
         if let Some(what) = edits.or(commits) {

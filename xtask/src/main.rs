@@ -5,7 +5,6 @@ mod absorb;
 mod bench;
 mod build;
 mod demo;
-mod doctor;
 mod edit;
 mod env;
 mod git;
@@ -73,8 +72,6 @@ enum Job {
     Rebase(edit::Rebase),
     /// Remove the cache, and with it all that was made.
     Clean,
-    /// Say which parts of the set-up are there, and which are missing.
-    Doctor,
 }
 
 fn clean(env: &Env) -> Result<i32> {
@@ -86,15 +83,12 @@ fn clean(env: &Env) -> Result<i32> {
 /// Does what the command line says; the status to exit with.
 fn run(cli: Cli) -> Result<i32> {
     let mut env = Env::new(cli.toolchain, cli.kernel)?;
-    // `doctor` only looks, also while another command works.
-    if !matches!(cli.job, Job::Doctor) {
-        env.lock()?;
-        // Nobody else works on the cache, so these are of a git that was killed.
-        for lock in ["index.lock", "blkfilter-index.lock"] {
-            env::remove_all(&env.linux().join(".git").join(lock))?;
-        }
+    env.lock()?;
+    // Nobody else works on the cache, so these are of a git that was killed.
+    for lock in ["index.lock", "blkfilter-index.lock"] {
+        env::remove_all(&env.linux().join(".git").join(lock))?;
     }
-    if !matches!(cli.job, Job::Doctor | Job::Clean) {
+    if !matches!(cli.job, Job::Clean) {
         toolchain::ensure(&env)?;
     }
     match cli.job {
@@ -112,7 +106,6 @@ fn run(cli: Cli) -> Result<i32> {
         Job::Absorb(options) => absorb::absorb(&env, &options),
         Job::Rebase(options) => edit::rebase(&env, &options),
         Job::Clean => clean(&env),
-        Job::Doctor => doctor::run(&env),
     }
 }
 
