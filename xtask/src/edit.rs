@@ -17,7 +17,7 @@ use crate::{
 use anyhow::{bail, Context, Result};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, iter,
     path::{Path, PathBuf},
 };
 
@@ -131,80 +131,15 @@ fn forget_new_base(env: &Env) -> Result<()> {
 }
 
 /// The name of a patch: the subject as `git format-patch` would make a file name of it.
-fn name(subject: &str, taken: &BTreeSet<String>) -> String {
+fn name(subject: &str, is_free: impl Fn(&String) -> bool) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let subject = subject.to_lowercase();
     let words = subject.split(|c| !is_part(c)).filter(|word| !word.is_empty());
     let mut name = words.collect::<Vec<_>>().join("-");
     name.truncate(60);
-    let name = name.trim_end_matches('-').to_string();
-    let again = (2..).map(|n| format!("{name}-{n}")).find(|name| !taken.contains(name));
-    if taken.contains(&name) {
-        again.expect("one of them is free")
-    } else {
-        name
-    }
-}
-
-/// The stored form of a commit, with `problems` if there are any.
-fn stored(
-    git: &Git,
-    (parent, id): (&str, &str),
-    kernel: &BTreeSet<&str>,
-    taken: &BTreeSet<String>,
-    problems: &mut Vec<String>,
-) -> Result<Commit> {
-    let message = git.run(&format!("log -1 --format=%B {id}"))? + "\n";
-    let subject = message.lines().next().unwrap_or_default();
-    let mut problem = |text: String| problems.push(format!("{} ({subject}): {text}", &id[..12]));
-    if subject.is_empty() {
-        problem("there is no message".into());
-    }
-    if ["fixup!", "squash!", "amend!"].iter().any(|verb| subject.starts_with(verb)) {
-        problem("`git rebase -i --autosquash base` folds this commit into another".into());
-    }
-    let ends_message = |line: &&str| {
-        *line == "---" || ["diff -", "Index: "].iter().any(|start| line.starts_with(start))
-    };
-    if let Some(line) = message.lines().find(ends_message) {
-        problem(format!("a line `{line}` in the message: a mail would end the message there"));
-    }
-    if message.contains(char::REPLACEMENT_CHARACTER) {
-        problem("the message is not UTF-8".into());
-    }
-
-    let trees = format!("-r -z --no-renames {parent} {id}");
-    for line in git.run(&format!("diff-tree --numstat {trees}"))?.split('\0') {
-        if let Some(path) = line.strip_prefix("-\t-\t") {
-            problem(format!("{path} is binary"));
-        }
-    }
-    let is_added = |line: &str| line.starts_with('+') && line.ends_with('\r');
-    if git.diff(parent, id, &[])?.split('\n').any(is_added) {
-        problem("a carriage return at the end of a line: a mail would not keep it".into());
-    }
-    let raw = git.run(&format!("diff-tree --raw --no-abbrev {trees}"))?;
-    let (mut own, mut changed, mut fields) = (BTreeMap::new(), Vec::new(), raw.split('\0'));
-    while let (Some(entry), Some(path)) = (fields.next(), fields.next()) {
-        // ":100644 100755 OLD NEW M"
-        let [_, mode, _, object, _] = entry.split(' ').collect::<Vec<_>>()[..] else {
-            bail!("git diff-tree says {entry:?}");
-        };
-        if !may_touch(path) || path.contains(|c: char| c.is_whitespace() || c == '"') {
-            problem(format!("{path} is outside of what the series may touch"));
-        } else if !["100644", "100755", "000000"].contains(&mode) {
-            problem(format!("{path} is no regular file"));
-        } else if kernel.contains(path) {
-            changed.push(path);
-        } else {
-            own.insert(path.to_string(), format!("{mode} {object}"));
-        }
-    }
-    if raw.is_empty() {
-        problem("an empty commit".into());
-    }
-    let diff = if changed.is_empty() { String::new() } else { git.diff(parent, id, &changed)? };
-    Ok(Commit { name: name(subject, taken), message, own, diff })
+    let name = name.trim_end_matches('-');
+    let more = (2..).map(|n| format!("{name}-{n}"));
+    iter::once(name.to_string()).chain(more).find(is_free).expect("there are many")
 }
 
 /// Makes the stored form of commits on `base`; an error names all that cannot be stored.
@@ -212,12 +147,61 @@ pub fn take(env: &Env, base: &str, ids: &[String]) -> Result<Series> {
     let git = Git::objects(env);
     let list = git.run(&format!("ls-tree -r -z --name-only {base}"))?;
     let kernel: BTreeSet<&str> = list.split('\0').collect();
-    let (mut taken, mut problems) = (BTreeSet::new(), Vec::new());
-    let (mut series, mut parent) = (Series::default(), base);
+    let (mut series, mut parent, mut problems) = (Series::default(), base, Vec::new());
     for id in ids {
-        let commit = stored(&git, (parent, id), &kernel, &taken, &mut problems)?;
-        taken.insert(commit.name.clone());
-        series.commits.push(commit);
+        let message = git.run(&format!("log -1 --format=%B {id}"))? + "\n";
+        let subject = message.lines().next().unwrap_or_default();
+        let mut problem =
+            |text: String| problems.push(format!("{} ({subject}): {text}", &id[..12]));
+        if subject.is_empty() {
+            problem("there is no message".into());
+        }
+        if ["fixup!", "squash!", "amend!"].iter().any(|verb| subject.starts_with(verb)) {
+            problem("`git rebase -i --autosquash base` folds this commit into another".into());
+        }
+        let ends_message = |line: &&str| {
+            *line == "---" || ["diff -", "Index: "].iter().any(|start| line.starts_with(start))
+        };
+        if let Some(line) = message.lines().find(ends_message) {
+            problem(format!("a line `{line}` in the message: a mail would end the message there"));
+        }
+        if message.contains(char::REPLACEMENT_CHARACTER) {
+            problem("the message is not UTF-8".into());
+        }
+
+        let trees = format!("-r -z --no-renames {parent} {id}");
+        for line in git.run(&format!("diff-tree --numstat {trees}"))?.split('\0') {
+            if let Some(path) = line.strip_prefix("-\t-\t") {
+                problem(format!("{path} is binary"));
+            }
+        }
+        let is_added = |line: &str| line.starts_with('+') && line.ends_with('\r');
+        if git.diff(parent, id, &[])?.split('\n').any(is_added) {
+            problem("a carriage return at the end of a line: a mail would not keep it".into());
+        }
+        let raw = git.run(&format!("diff-tree --raw --no-abbrev {trees}"))?;
+        let (mut own, mut changed, mut fields) = (BTreeMap::new(), Vec::new(), raw.split('\0'));
+        while let (Some(entry), Some(path)) = (fields.next(), fields.next()) {
+            // ":100644 100755 OLD NEW M"
+            let [_, mode, _, object, _] = entry.split(' ').collect::<Vec<_>>()[..] else {
+                bail!("git diff-tree says {entry:?}");
+            };
+            if !may_touch(path) || path.contains(|c: char| c.is_whitespace() || c == '"') {
+                problem(format!("{path} is outside of what the series may touch"));
+            } else if !["100644", "100755", "000000"].contains(&mode) {
+                problem(format!("{path} is no regular file"));
+            } else if kernel.contains(path) {
+                changed.push(path);
+            } else {
+                own.insert(path.to_string(), format!("{mode} {object}"));
+            }
+        }
+        if raw.is_empty() {
+            problem("an empty commit".into());
+        }
+        let diff = if changed.is_empty() { String::new() } else { git.diff(parent, id, &changed)? };
+        let name = name(subject, |name| series.commits.iter().all(|c| c.name != *name));
+        series.commits.push(Commit { name, message, own, diff });
         parent = id;
     }
     // What git ignores here would not get into a commit of the repository.
@@ -263,10 +247,9 @@ pub fn store(
         }
     }
     let (before, after) = (old.last(), new.last());
-    let gone = before.keys().filter(|path| !after.contains_key(*path));
-    let gone = gone.copied().collect::<Vec<_>>().join("\t");
-    let mark = format!("{}\n{gone}\n{base}\n{}", env.repo.display(), ids.join("\t"));
-    fs::write(storing_file(env), mark)?;
+    let gone: Vec<_> = before.keys().filter(|path| !after.contains_key(*path)).collect();
+    let mark = serde_json::json!([env.repo, gone, base, ids]);
+    fs::write(storing_file(env), mark.to_string())?;
     finish(env)?;
     for (path, diff) in moved {
         fs::write(path, diff)?;
@@ -279,17 +262,13 @@ pub fn store(
 
 /// Does the writing of [`store`], also if a former process was killed while doing that.
 pub fn finish(env: &Env) -> Result<()> {
-    let mark = fs::read_to_string(storing_file(env)).unwrap_or_default();
-    if let [repo, gone, base, ids] = mark.split('\n').collect::<Vec<_>>()[..] {
-        if Path::new(repo) != env.repo {
-            return Ok(());
-        }
-        let words = |line: &str| {
-            let words = line.split('\t').filter(|word| !word.is_empty());
-            words.map(str::to_string).collect::<Vec<_>>()
-        };
-        take(env, base, &words(ids))?.write(env, &words(gone))?;
+    let Ok(mark) = fs::read_to_string(storing_file(env)) else { return Ok(()) };
+    type Mark = (PathBuf, Vec<String>, String, Vec<String>);
+    let (repo, gone, base, ids): Mark = serde_json::from_str(&mark)?;
+    if repo != env.repo {
+        return Ok(());
     }
+    take(env, &base, &ids)?.write(env, &gone)?;
     remove_all(&storing_file(env))
 }
 

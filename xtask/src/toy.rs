@@ -439,7 +439,7 @@ fn what_comes_too_early_is_found() {
     let found = commits::too_early(&toy.0, &series, &ids);
     assert!(found[..3].iter().all(|found| found.is_empty()));
     assert_eq!(
-        found[3],
+        found[3].iter().collect::<Vec<_>>(),
         [
             "MAINTAINERS: no file is block/y.c",
             "config names CONFIG_LATE, which comes with block-late",
@@ -481,8 +481,9 @@ fn killed_land_is_finished() {
     edit::land(&toy.0).unwrap();
     let landed = toy.content();
     // As if it had been killed after it had begun to write.
-    let ids = git(&toy.linux(), "rev-list --reverse base..blkfilter").trim().replace('\n', "\t");
-    let mark = format!("{}\n\n{base}\n{ids}", toy.repo().display());
+    let ids = git(&toy.linux(), "rev-list --reverse base..blkfilter");
+    let ids = ids.trim().replace('\n', "\",\"");
+    let mark = format!("[\"{}\",[],\"{base}\",[\"{ids}\"]]", toy.repo().display());
     put(toy.linux().join(".git/blkfilter-storing"), &mark);
     git(&toy.linux(), &format!("update-ref refs/blkfilter/laid {}", old[2]));
     git(&toy.repo(), "checkout -q HEAD -- block series/order");

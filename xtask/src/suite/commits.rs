@@ -6,7 +6,7 @@
 use super::{command as checked, judge};
 use crate::{
     build::{self, Build, MODULES},
-    env::{hash, remove_all, Env},
+    env::{hash, names_in, remove_all, Env},
     git::Git,
     ktap::{Case, Outcome},
     series::{self, Commit, Series},
@@ -32,11 +32,11 @@ const CHECKPATCH: &str =
 /// builds and links all, modules included.
 const QUICK: [&str; 3] = ["block/", "drivers/md/dm.o", "samples/rust/"];
 
-/// The lines that `git grep` finds after commit `id`; none is no error.
-fn grep(git: &Git, how: &str, patterns: &[&str], id: &str, paths: &[&str]) -> Vec<String> {
-    let more = [patterns, &[id, "--"], paths].concat();
-    let found = git.with(&format!("grep {how}"), &more).unwrap_or_default();
-    found.lines().map(str::to_string).collect()
+/// The lines that `git grep` finds in `paths` after commit `id`.
+fn grep(git: &Git, how: &str, patterns: &[&str], id: &str, paths: Vec<&str>) -> Vec<String> {
+    let more = [patterns, &[id, "--"], &paths].concat();
+    let found = if paths.is_empty() { None } else { git.with(&format!("grep {how}"), &more).ok() };
+    found.unwrap_or_default().lines().map(str::to_string).collect()
 }
 
 /// What a selftest can refer to after commit `n`: our files and modules, configuration options, and
@@ -44,28 +44,25 @@ fn grep(git: &Git, how: &str, patterns: &[&str], id: &str, paths: &[&str]) -> Ve
 /// modules in Rust too, which have many plain words: good to know that a name is there already.
 fn names(git: &Git, series: &Series, n: usize, id: &str, all: bool) -> BTreeSet<String> {
     let own = series.after(n + 1);
-    let stem = |path: &str| path.rsplit('/').next()?.rsplit_once('.').map(|(stem, _)| stem.into());
-    let is_module = |path: &str| path.contains("/test_modules/") || path.starts_with("samples/");
-    let modules = own.keys().filter(|path| is_module(path)).filter_map(|path| stem(path));
-    let files = own.keys().filter_map(|path| path.strip_prefix(SELFTESTS)).map(str::to_string);
     let is_ours = |path: &str| path.starts_with("block/") || path.contains("/test_modules/");
     let is_c = |path: &str| path.ends_with(".c") || path.ends_with(".h");
     let is_source = |path: &&&str| is_c(path) && is_ours(path) || all && path.ends_with(".rs");
-    let sources: Vec<&str> = own.keys().filter(is_source).copied().collect();
-    let literals = match sources.is_empty() {
-        true => Vec::new(),
-        false => grep(git, "-ohE", &["\"[a-z0-9_]{3,}\""], id, &sources),
-    };
+    let sources = own.keys().filter(is_source).copied().collect();
+    let literals = grep(git, "-ohE", &["\"[a-z0-9_]{3,}\""], id, sources);
     let upstream = series.commits[..=n].iter().flat_map(Commit::upstream);
     let kconfigs = upstream.chain(own.keys().copied()).filter(|path| path.contains("/Kconfig"));
-    let kconfigs: Vec<&str> = kconfigs.collect();
-    let options = match kconfigs.is_empty() {
-        true => Vec::new(),
-        false => grep(git, "-hE", &["^config "], id, &kconfigs),
-    };
-    let options = options.iter().map(|line| line.replace("config ", "CONFIG_"));
-    let literals = literals.iter().map(|literal| literal.trim_matches('"').to_string());
-    modules.chain(files).chain(options).chain(literals).collect()
+    let options = grep(git, "-hE", &["^config "], id, kconfigs.collect());
+    let mut names: BTreeSet<String> =
+        options.iter().map(|line| line.replace("config ", "CONFIG_")).collect();
+    names.extend(literals.iter().map(|literal| literal.trim_matches('"').to_string()));
+    for path in own.keys() {
+        names.extend(path.strip_prefix(SELFTESTS).map(str::to_string));
+        let file = path.rsplit('/').next().unwrap_or_default();
+        if path.contains("/test_modules/") || path.starts_with("samples/") {
+            names.extend(file.split_once('.').map(|(module, _)| module.to_string()));
+        }
+    }
+    names
 }
 
 /// A line of a script without its prose: comments, what a check says, diagnostics.
@@ -81,38 +78,25 @@ fn code(line: &str) -> &str {
 }
 
 /// What is wrong with the selftests and the MAINTAINERS entry after each commit.
-pub fn too_early(env: &Env, series: &Series, ids: &[String]) -> Vec<Vec<String>> {
+pub fn too_early(env: &Env, series: &Series, ids: &[String]) -> Vec<BTreeSet<String>> {
     let git = &Git::objects(env);
-    let after = |n: usize| names(git, series, n, &ids[n], false);
-    let names: Vec<_> = (0..ids.len()).map(after).collect();
-    (0..ids.len()).map(|n| too_early_after(git, series, &names, n, &ids[n])).collect()
-}
-
-fn too_early_after(
-    git: &Git,
-    series: &Series,
-    names: &[BTreeSet<String>],
-    n: usize,
-    id: &str,
-) -> Vec<String> {
-    let own = series.after(n + 1);
-    let (mut problems, at_end) = (BTreeSet::new(), &names[names.len() - 1]);
-    let there = self::names(git, series, n, id, true);
-    let later: Vec<&str> = at_end.difference(&there).map(String::as_str).collect();
+    let after = |(n, id): (usize, &String)| names(git, series, n, id, false);
+    let all: Vec<_> = ids.iter().enumerate().map(after).collect();
     let is_script = |path: &&&str| {
         let file = path.strip_prefix(SELFTESTS).unwrap_or_default();
         file.ends_with(".sh") || ["config", "Makefile", "compile_fail.py"].contains(&file)
     };
-    let scripts: Vec<&str> = own.keys().filter(is_script).copied().collect();
-    if !scripts.is_empty() && !later.is_empty() {
+    let problems = |(n, id): (usize, &String)| {
+        let (own, mut problems) = (series.after(n + 1), BTreeSet::new());
+        let there = names(git, series, n, id, true);
+        let later: Vec<&str> = all[all.len() - 1].difference(&there).map(String::as_str).collect();
         let patterns: Vec<&str> = later.iter().flat_map(|name| ["-e", name]).collect();
-        for line in grep(git, "-wF", &patterns, id, &scripts) {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (path, text) =
-                (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        let scripts = own.keys().filter(is_script).copied().collect();
+        for line in grep(git, "-wF", &patterns, id, scripts) {
+            let [_, path, text] = line.splitn(3, ':').collect::<Vec<_>>()[..] else { continue };
             let is_part = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
             for word in code(text).split(|c| !is_part(c)).filter(|word| later.contains(word)) {
-                let brings = (n..names.len()).find(|at| names[*at].contains(word)).unwrap_or(n);
+                let brings = (n..all.len()).find(|at| all[*at].contains(word)).unwrap_or(n);
                 let (file, brings) = (&path[SELFTESTS.len()..], &series.commits[brings].name);
                 // In Python a plain word may be anything.
                 if !file.ends_with(".py") || word.contains('_') {
@@ -120,15 +104,16 @@ fn too_early_after(
                 }
             }
         }
-    }
-    let entry = series.commits[..=n].iter().flat_map(|commit| commit.diff.lines());
-    for pattern in entry.filter_map(|line| line.strip_prefix("+F:\t")) {
-        let start = pattern.split('*').next().unwrap_or_default();
-        if !own.keys().any(|path| path.starts_with(start)) {
-            problems.insert(format!("MAINTAINERS: no file is {pattern}"));
+        let entry = series.commits[..=n].iter().flat_map(|commit| commit.diff.lines());
+        for pattern in entry.filter_map(|line| line.strip_prefix("+F:\t")) {
+            let start = pattern.split('*').next().unwrap_or_default();
+            if !own.keys().any(|path| path.starts_with(start)) {
+                problems.insert(format!("MAINTAINERS: no file is {pattern}"));
+            }
         }
-    }
-    problems.into_iter().collect()
+        problems
+    };
+    ids.iter().enumerate().map(problems).collect()
 }
 
 /// All that a build of our part depends on after each commit, as text. Without filters nothing of
@@ -165,16 +150,12 @@ fn build(env: &Env, with: &str, id: &str, quick: bool) -> Result<()> {
         build.configure_what_is_there(&format!("# {id}\n{fragment}{option}\n"), step)?;
         let what: &[&str] = if quick { &QUICK } else { &["linux", "modules"] };
         build.make(what, "commits", step)?;
-        let modules = fs::read_dir(build.source.join(MODULES)).into_iter().flatten().flatten();
-        let modules = modules.map(|entry| entry.path().with_extension("o"));
-        let objects: BTreeSet<String> = modules
-            .filter(|path| !path.ends_with("Makefile.o"))
-            .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
-            .collect();
+        let modules = names_in(&build.source.join(MODULES)).unwrap_or_default();
+        let modules = modules.iter().filter_map(|file| file.split_once('.'));
+        let objects: BTreeSet<String> = modules.map(|(name, _)| format!("{name}.o")).collect();
         if with == "y" && !objects.is_empty() {
-            let from = format!("M={MODULES}");
             let to = format!("MO={}/test_modules", build.dir.display());
-            let mut args = vec![from.as_str(), to.as_str()];
+            let mut args = vec!["M=tools/testing/selftests/blkfilter/test_modules", &to];
             match quick {
                 true => args.extend(objects.iter().map(String::as_str)),
                 false => args.push("modules"),
@@ -185,38 +166,23 @@ fn build(env: &Env, with: &str, id: &str, quick: bool) -> Result<()> {
     })
 }
 
-/// Checks that passed before, by what they checked.
-struct Passed<'a> {
-    env: &'a Env,
-    keys: BTreeSet<String>,
-}
-
-impl<'a> Passed<'a> {
-    fn read(env: &'a Env) -> Self {
-        let text = fs::read_to_string(env.dir("commits-passed")).unwrap_or_default();
-        let keys = text.lines().map(str::to_string).collect();
-        Self { env, keys }
+/// Does a check unless it passed before with the same input.
+fn once(
+    env: &Env,
+    input: &impl Hash,
+    name: String,
+    check: impl FnOnce(String) -> Result<Case>,
+) -> Result<Case> {
+    let mark = env.dir("commits-passed").join(format!("{:016x}", hash(input)));
+    if mark.exists() {
+        return Ok(Case::of(name, true));
     }
-
-    /// Does a check unless it passed before with the same input.
-    fn or(
-        &mut self,
-        input: &impl Hash,
-        name: &str,
-        check: impl FnOnce() -> Result<Case>,
-    ) -> Result<Case> {
-        let key = format!("{:016x}", hash(input));
-        if self.keys.contains(&key) {
-            return Ok(Case::of(name, true));
-        }
-        let case = check()?;
-        if case.outcome == Outcome::Pass {
-            self.keys.insert(key);
-            let text: String = self.keys.iter().map(|key| format!("{key}\n")).collect();
-            fs::write(self.env.dir("commits-passed"), text)?;
-        }
-        Ok(case)
+    let case = check(name)?;
+    if case.outcome == Outcome::Pass {
+        fs::create_dir_all(env.dir("commits-passed"))?;
+        fs::write(mark, "")?;
     }
+    Ok(case)
 }
 
 #[derive(clap::Args)]
@@ -237,7 +203,6 @@ pub fn run(env: &Env, quick: bool) -> Result<Vec<Case>> {
     let (series, base, ids) = series::current(env)?;
     let commits = &series.commits;
     let mut cases = Vec::new();
-    let mut passed = Passed::read(env);
     ui::step("checkpatch, and names that come too early", |_| {
         let dir = env.cache.join("checkpatch");
         remove_all(&dir)?;
@@ -245,16 +210,14 @@ pub fn run(env: &Env, quick: bool) -> Result<Vec<Case>> {
         let problems = too_early(env, &series, &ids);
         for (n, commit) in commits.iter().enumerate() {
             let patch = dir.join(&patches[n + 1]);
-            let name = format!("{}: checkpatch", commit.name);
             let text = fs::read_to_string(&patch)?;
             // The first line has the id, which depends on the commits before.
-            let text = text.split_once('\n').map(|(_, text)| text);
-            let case = passed.or(&(CHECKPATCH, text), &name, || {
+            let input = (CHECKPATCH, text.split_once('\n').map(|(_, text)| text));
+            cases.push(once(env, &input, format!("{}: checkpatch", commit.name), |name| {
                 let mut checkpatch = env.tool_in(&env.linux(), "scripts/checkpatch.pl", &[]);
                 checkpatch.args(CHECKPATCH.split(' ')).arg(patch);
-                checked(name.clone(), checkpatch)
-            })?;
-            cases.push(case);
+                checked(name, checkpatch)
+            })?);
             for problem in &problems[n] {
                 eprintln!("{}: {problem}", commit.name);
             }
@@ -269,9 +232,8 @@ pub fn run(env: &Env, quick: bool) -> Result<Vec<Case>> {
         for (n, sources) in sources(commits, with).into_iter().enumerate() {
             let name = format!("{}: builds with CONFIG_BLK_FILTER={with}", commits[n].name);
             let input = (&base, &fragment, with, quick, QUICK, &sources);
-            cases.push(passed.or(&input, &name, || {
-                let built = build(env, with, &ids[n], quick);
-                Ok(Case::of_result(name.clone(), built))
+            cases.push(once(env, &input, name, |name| {
+                Ok(Case::of_result(name, build(env, with, &ids[n], quick)))
             })?);
         }
     }
