@@ -211,8 +211,9 @@ pub fn run(env: &Env, quick: bool) -> Result<Vec<Case>> {
         for (n, commit) in commits.iter().enumerate() {
             let patch = dir.join(&patches[n + 1]);
             let text = fs::read_to_string(&patch)?;
-            // The first line has the id, which depends on the commits before.
-            let input = (CHECKPATCH, text.split_once('\n').map(|(_, text)| text));
+            // The head of the mail has an id and a time.
+            let input =
+                (CHECKPATCH, &commit.message, text.split_once("\n\n").map(|(_, text)| text));
             cases.push(once(env, &input, format!("{}: checkpatch", commit.name), |name| {
                 let mut checkpatch = env.tool_in(&env.linux(), "scripts/checkpatch.pl", &[]);
                 checkpatch.args(CHECKPATCH.split(' ')).arg(patch);
