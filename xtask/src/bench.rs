@@ -83,35 +83,6 @@ fn in_grace_periods(mut times: Vec<Row>) -> Vec<Row> {
     times
 }
 
-/// Bars on a logarithmic scale.
-fn plot(rows: &[Row], kernel: &str) -> String {
-    let height = 24;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"860\" height=\"{}\" \
-         font-family=\"sans-serif\" font-size=\"13\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-         <text x=\"10\" y=\"20\" font-size=\"15\">Instructions per bio, {kernel}, \
-         logarithmic</text>\n",
-        (rows.len() + 2) * height
-    );
-    for (n, (name, figures)) in rows.iter().enumerate() {
-        let y = (n + 2) * height - 8;
-        let (median, over) = (figures[0], figures[2]);
-        // From 1,000 to 20,000 instructions.
-        let share = (median.max(1000.0) / 1000.0).ln() / 20f64.ln();
-        let width = 2.0 + share.min(1.0) * 380.0;
-        let name = name.replace('&', "&amp;").replace('<', "&lt;");
-        svg += &format!(
-            "<text x=\"10\" y=\"{y}\">{name}</text>\
-             <rect x=\"320\" y=\"{}\" width=\"{width:.0}\" height=\"14\" fill=\"#4a7ab5\"/>\
-             <text x=\"{:.0}\" y=\"{y}\">{median} ({over:+})</text>\n",
-            y - 12,
-            328.0 + width
-        );
-    }
-    svg + "</svg>\n"
-}
-
 #[derive(clap::Args)]
 pub struct Options {
     /// Only the rows with this in their name.
@@ -120,9 +91,6 @@ pub struct Options {
     /// Write the table to this file as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write a plot to this file, as SVG.
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
 }
 
 /// Runs a part of the script; returns its lines with figures.
@@ -216,9 +184,6 @@ pub fn run(env: &Env, options: &Options) -> Result<i32> {
     });
     if let Some(path) = &options.json {
         fs::write(path, format!("{all:#}\n"))?;
-    }
-    if let Some(path) = &options.plot {
-        fs::write(path, plot(&costs, &format!("Linux {version}")))?;
     }
     Ok(0)
 }
