@@ -205,9 +205,8 @@ pub fn take(env: &Env, base: &str, ids: &[String]) -> Result<Series> {
         parent = id;
     }
     // What git ignores here would not get into a commit of the repository.
-    let paths: String = series.last().keys().map(|path| format!("{path}\n")).collect();
-    let ignored = Git::new(env, &env.repo).feed("check-ignore --stdin", paths).unwrap_or_default();
-    for path in String::from_utf8_lossy(&ignored).lines() {
+    let last: Vec<&str> = series.last().keys().copied().collect();
+    for path in Git::new(env, &env.repo).find("check-ignore --", &last)?.lines() {
         problems.push(format!("{path}: git ignores this file in the repository"));
     }
     if !problems.is_empty() {

@@ -82,6 +82,15 @@ impl<'a> Git<'a> {
         Ok(out.stdout)
     }
 
+    /// Runs git for what it finds: finding nothing, status 1, is no error, all else is.
+    pub fn find(&self, line: &str, more: &[&str]) -> Result<String> {
+        let out = self.command(line).args(more).output()?;
+        match out.status.code() {
+            Some(0 | 1) => Ok(String::from_utf8_lossy(&out.stdout).into_owned()),
+            _ => bail!("git {line}: {}", String::from_utf8_lossy(&out.stderr).trim()),
+        }
+    }
+
     /// Whether two commits have the same files.
     pub fn is_same(&self, one: &str, other: &str) -> Result<bool> {
         Ok(self.run(&format!("diff-tree -r --raw {one} {other}"))?.is_empty())

@@ -436,7 +436,7 @@ fn what_comes_too_early_is_found() {
     git(&tree, "commit -q -m block: late");
     edit::land(&toy.0).unwrap();
     let (series, _, ids) = series::current(&toy.0).unwrap();
-    let found = commits::too_early(&toy.0, &series, &ids);
+    let found = commits::too_early(&toy.0, &series, &ids).unwrap();
     assert!(found[..3].iter().all(|found| found.is_empty()));
     assert_eq!(
         found[3].iter().collect::<Vec<_>>(),

@@ -33,25 +33,33 @@ const CHECKPATCH: &str =
 const QUICK: [&str; 3] = ["block/", "drivers/md/dm.o", "samples/rust/"];
 
 /// The lines that `git grep` finds in `paths` after commit `id`.
-fn grep(git: &Git, how: &str, patterns: &[&str], id: &str, paths: Vec<&str>) -> Vec<String> {
-    let more = [patterns, &[id, "--"], &paths].concat();
-    let found = if paths.is_empty() { None } else { git.with(&format!("grep {how}"), &more).ok() };
-    found.unwrap_or_default().lines().map(str::to_string).collect()
+fn grep(
+    git: &Git,
+    how: &str,
+    patterns: &[&str],
+    id: &str,
+    paths: Vec<&str>,
+) -> Result<Vec<String>> {
+    if paths.is_empty() || patterns.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = git.find(&format!("grep {how}"), &[patterns, &[id, "--"], &paths].concat())?;
+    Ok(found.lines().map(str::to_string).collect())
 }
 
 /// What a selftest can refer to after commit `n`: our files and modules, configuration options, and
 /// names in string literals, such as attributes and modes. `all` takes the literals of samples and of
 /// modules in Rust too, which have many plain words: good to know that a name is there already.
-fn names(git: &Git, series: &Series, n: usize, id: &str, all: bool) -> BTreeSet<String> {
+fn names(git: &Git, series: &Series, n: usize, id: &str, all: bool) -> Result<BTreeSet<String>> {
     let own = series.after(n + 1);
     let is_ours = |path: &str| path.starts_with("block/") || path.contains("/test_modules/");
     let is_c = |path: &str| path.ends_with(".c") || path.ends_with(".h");
     let is_source = |path: &&&str| is_c(path) && is_ours(path) || all && path.ends_with(".rs");
     let sources = own.keys().filter(is_source).copied().collect();
-    let literals = grep(git, "-ohE", &["\"[a-z0-9_]{3,}\""], id, sources);
+    let literals = grep(git, "-ohE", &["\"[a-z0-9_]{3,}\""], id, sources)?;
     let upstream = series.commits[..=n].iter().flat_map(Commit::upstream);
     let kconfigs = upstream.chain(own.keys().copied()).filter(|path| path.contains("/Kconfig"));
-    let options = grep(git, "-hE", &["^config "], id, kconfigs.collect());
+    let options = grep(git, "-hE", &["^config "], id, kconfigs.collect())?;
     let mut names: BTreeSet<String> =
         options.iter().map(|line| line.replace("config ", "CONFIG_")).collect();
     names.extend(literals.iter().map(|literal| literal.trim_matches('"').to_string()));
@@ -62,7 +70,7 @@ fn names(git: &Git, series: &Series, n: usize, id: &str, all: bool) -> BTreeSet<
             names.extend(file.split_once('.').map(|(module, _)| module.to_string()));
         }
     }
-    names
+    Ok(names)
 }
 
 /// A line of a script without its prose: comments, what a check says, diagnostics.
@@ -78,21 +86,21 @@ fn code(line: &str) -> &str {
 }
 
 /// What is wrong with the selftests and the MAINTAINERS entry after each commit.
-pub fn too_early(env: &Env, series: &Series, ids: &[String]) -> Vec<BTreeSet<String>> {
+pub fn too_early(env: &Env, series: &Series, ids: &[String]) -> Result<Vec<BTreeSet<String>>> {
     let git = &Git::objects(env);
     let after = |(n, id): (usize, &String)| names(git, series, n, id, false);
-    let all: Vec<_> = ids.iter().enumerate().map(after).collect();
+    let all = ids.iter().enumerate().map(after).collect::<Result<Vec<_>>>()?;
     let is_script = |path: &&&str| {
         let file = path.strip_prefix(SELFTESTS).unwrap_or_default();
         file.ends_with(".sh") || ["config", "Makefile", "compile_fail.py"].contains(&file)
     };
     let problems = |(n, id): (usize, &String)| {
         let (own, mut problems) = (series.after(n + 1), BTreeSet::new());
-        let there = names(git, series, n, id, true);
+        let there = names(git, series, n, id, true)?;
         let later: Vec<&str> = all[all.len() - 1].difference(&there).map(String::as_str).collect();
         let patterns: Vec<&str> = later.iter().flat_map(|name| ["-e", name]).collect();
         let scripts = own.keys().filter(is_script).copied().collect();
-        for line in grep(git, "-wF", &patterns, id, scripts) {
+        for line in grep(git, "-wF", &patterns, id, scripts)? {
             let [_, path, text] = line.splitn(3, ':').collect::<Vec<_>>()[..] else { continue };
             let is_part = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
             for word in code(text).split(|c| !is_part(c)).filter(|word| later.contains(word)) {
@@ -111,7 +119,7 @@ pub fn too_early(env: &Env, series: &Series, ids: &[String]) -> Vec<BTreeSet<Str
                 problems.insert(format!("MAINTAINERS: no file is {pattern}"));
             }
         }
-        problems
+        Ok(problems)
     };
     ids.iter().enumerate().map(problems).collect()
 }
@@ -207,7 +215,7 @@ pub fn run(env: &Env, quick: bool) -> Result<Vec<Case>> {
         let dir = env.cache.join("checkpatch");
         remove_all(&dir)?;
         let patches = series::write(env, &dir, 1)?;
-        let problems = too_early(env, &series, &ids);
+        let problems = too_early(env, &series, &ids)?;
         for (n, commit) in commits.iter().enumerate() {
             let patch = dir.join(&patches[n + 1]);
             let text = fs::read_to_string(&patch)?;

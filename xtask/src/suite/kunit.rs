@@ -77,7 +77,7 @@ fn results(env: &Env, words: &str, args: &[&str], log: &str, step: &ui::Step) ->
     remove_all(&json)?;
     let mut kunit = env.tool_in(&env.linux(), "tools/testing/kunit/kunit.py", &[]);
     kunit.args(words.split(' ')).args(args).arg(format!("--json={}", json.display()));
-    // kunit.py fails if a test fails; the results say which.
+    // kunit.py fails if a test fails, of ours or not, and if the kernel died before all had run.
     let result = ui::run_logged(&mut kunit, &env.log(log), step);
     if !json.exists() {
         result?;
@@ -85,6 +85,9 @@ fn results(env: &Env, words: &str, args: &[&str], log: &str, step: &ui::Step) ->
     }
     let mut cases = Vec::new();
     walk(&serde_json::from_str(&fs::read_to_string(json)?)?, &mut cases);
+    if cases.iter().all(|case| case.outcome != Outcome::Fail) {
+        cases.extend(result.err().map(|error| Case::of_result("all tests ran", Err(error))));
+    }
     Ok(cases)
 }
 
