@@ -93,12 +93,12 @@ impl Toy {
         git(&linux, "update-index --chmod=+x tools/test.sh");
         git(&linux, "commit -q -m selftests: three");
         git(&linux, "reset -q --hard");
+        git(&toy.repo(), "init -q -b main");
         let ids = git(&linux, "rev-list --reverse HEAD~3..HEAD");
         let ids: Vec<String> = ids.lines().map(str::to_string).collect();
         let first = git(&linux, "rev-parse HEAD~3").trim().to_string();
         let series = edit::take(&toy.0, &first, &ids).unwrap();
         series.write(&toy.0, &[]).unwrap();
-        git(&toy.repo(), "init -q -b main");
         toy.commit();
         toy
     }
