@@ -156,6 +156,22 @@ polled() {
 		--direct=1 --bs=4k --iodepth=4 --size=1m --verify=crc32c --verify_fatal=1 "$@"
 }
 
+# attach_while_polled <mode> <mode>: attach and detach, with these modes of the test
+# filter, while $DEV is polled.  Sets fio, rounds, and failed.
+attach_while_polled() {
+	rounds=0 failed=0
+	polled $DEV --rw=randrw --size=16m --time_based --runtime=4 > "$TMP/fio" 2>&1 & fio=$!
+	while [ -e /proc/$fio ]; do
+		detach $DEV
+		echo $1 > $TEST_DIR/mode
+		attach $DEV blkfilter_test || ((failed++))
+		((rounds++))
+		sleep 0.2
+		echo $2 > $TEST_DIR/mode
+		sleep 0.2
+	done
+}
+
 # fio_passes <process>: it ends well; its output is in $TMP/fio.
 fio_passes() {
 	wait "$1" && return

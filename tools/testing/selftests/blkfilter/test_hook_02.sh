@@ -22,17 +22,7 @@ check "C26: the hooks ran" [ "$(get hooked)" -ge 1024 ]
 
 keep_key
 echo pass > $TEST_DIR/mode
-rounds=0 failed=0
-polled $DEV --rw=randrw --size=16m --time_based --runtime=4 > "$TMP/fio" 2>&1 & fio=$!
-while [ -e /proc/$fio ]; do
-	detach $DEV
-	echo hook > $TEST_DIR/mode
-	attach $DEV blkfilter_test || ((failed++))
-	((rounds++))
-	sleep 0.2
-	echo hookdefer > $TEST_DIR/mode
-	sleep 0.2
-done
+attach_while_polled hook hookdefer
 check "C26: the I/O is fine" fio_passes $fio
 check "C26: attached and detached while polled for" eval "((rounds > 1 && !failed))"
 ktap_finished

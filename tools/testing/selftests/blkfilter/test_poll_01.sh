@@ -37,17 +37,7 @@ detach $PART
 
 keep_key
 echo pass > $TEST_DIR/mode
-rounds=0 failed=0
-polled $DEV --rw=randrw --size=16m --time_based --runtime=4 > "$TMP/fio" 2>&1 & fio=$!
-while [ -e /proc/$fio ]; do
-	detach $DEV
-	echo defer > $TEST_DIR/mode
-	attach $DEV blkfilter_test || ((failed++))
-	((rounds++))
-	sleep 0.2
-	echo resubmit > $TEST_DIR/mode
-	sleep 0.2
-done
+attach_while_polled defer resubmit
 check "C10: the I/O is fine" fio_passes $fio
 check "C6: attached and detached while polled for" eval "((rounds > 1 && !failed))"
 ktap_finished
