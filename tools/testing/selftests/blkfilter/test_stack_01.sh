@@ -93,7 +93,9 @@ stack lvm lvm_up lvm_down
 check "C15: the filters on top were told" wait_for grep -qx 5 $TEST_DIR/removed
 check "C11: and released" eq "$(get released)" "$(get attached)"
 
-# Device mapper splits a bio; each of the sixteen parts takes 200 ms below it.
+# Device mapper splits a bio; each of the 32 parts takes 200 ms below it.  The module
+# of the filter is loaded before, as that alone can take seconds.
+modprobe rust_blkfilter || bail "modprobe"
 dmsetup create blkfilter_stack --table "0 131072 striped 1 16 /dev/$a 0" || bail "dmsetup"
 DEVS+=(undm)
 udevadm settle
@@ -101,7 +103,7 @@ TOP=$(basename "$(readlink -f /dev/mapper/blkfilter_stack)")
 attach $a blkfilter_test || bail "cannot attach"
 echo slow > $TEST_DIR/mode
 seen=$(filter_stat $a seen)
-dwrite $TOP 131072 & writer=$!
+dwrite $TOP 262144 & writer=$!
 wait_for eval '[ $(filter_stat $a seen) -gt $seen ]' || bail "nothing is seen"
 attach $TOP rust_blkfilter
 check "C3: a filter is attached while a bio is being split" kill -0 $writer
