@@ -7,8 +7,10 @@
 
 #include <linux/blk-filter.h>
 #include <linux/ctype.h>
+#include <linux/kernfs.h>
 #include <linux/kmod.h>
 #include <linux/percpu.h>
+#include <linux/sched/signal.h>
 #include "blk.h"
 #include "blk-filter.h"
 
@@ -122,8 +124,11 @@ void bdev_filter_unregister(const struct bdev_filter_operations *ops)
 
 	mutex_lock(&bdev_filter_mutex);
 	kind = bdev_filter_find(ops->name);
-	/* The name may be somebody else's. */
-	if (kind && kind->ops != ops)
+	/*
+	 * The name may be somebody else's.  Not by the address of @ops: a constant of Rust
+	 * may have several.
+	 */
+	if (kind && kind->ops->owner != ops->owner)
 		kind = NULL;
 	if (!WARN_ON_ONCE(!kind))
 		list_del_rcu(&kind->entry);
@@ -179,32 +184,87 @@ static int __init bdev_filter_watch_modules(void)
 subsys_initcall(bdev_filter_watch_modules);
 #endif
 
-static int blk_filter_attach_name(struct block_device *bdev, const char *name,
-				  const char *options)
+static struct bdev_filter_kind *bdev_filter_get_kind(const char *name)
 {
 	struct bdev_filter_kind *kind;
-	struct bdev_filter *flt;
-	bool loaded = false;
 
-	for (;;) {
-		mutex_lock(&bdev_filter_mutex);
-		kind = bdev_filter_find(name);
-		if (kind && !bdev_filter_owner_is_live(kind->ops))
-			kind = NULL;
-		if (kind)
-			refcount_inc(&kind->users);
-		mutex_unlock(&bdev_filter_mutex);
-		if (kind)
-			break;
-		if (loaded)
-			return -ENOENT;
-		/* Registers from module init: no lock may be held here. */
-		request_module("blkfilter-%s", name);
-		loaded = true;
+	mutex_lock(&bdev_filter_mutex);
+	kind = bdev_filter_find(name);
+	if (kind && !bdev_filter_owner_is_live(kind->ops))
+		kind = NULL;
+	if (kind)
+		refcount_inc(&kind->users);
+	mutex_unlock(&bdev_filter_mutex);
+	return kind;
+}
+
+/*
+ * The removal of a device waits for what runs in its attributes, unless that says that
+ * it need not.  From there on @dev may be gone, and its driver with it: unlike
+ * sysfs_break_active_protection() this keeps neither.
+ */
+static struct kernfs_node *blk_filter_leave_device(struct device *dev,
+						   struct device_attribute *attr)
+{
+	struct kernfs_node *kn = kernfs_find_and_get(dev->kobj.sd,
+						     attr->attr.name);
+
+	if (kn)
+		kernfs_break_active_protection(kn);
+	return kn;
+}
+
+static void blk_filter_end_leave(struct kernfs_node *kn)
+{
+	kernfs_unbreak_active_protection(kn);
+	kernfs_put(kn);
+}
+
+/* Load the module of a filter; the device may be gone afterwards, so start again. */
+static int blk_filter_load(struct device *dev, struct device_attribute *attr,
+			   const char *name)
+{
+	struct kernfs_node *kn = blk_filter_leave_device(dev, attr);
+	struct bdev_filter_kind *kind;
+
+	if (!kn)
+		return -ENODEV;
+	/* Registers from module init: no lock may be held here. */
+	request_module("blkfilter-%s", name);
+	blk_filter_end_leave(kn);
+	kind = bdev_filter_get_kind(name);
+	if (!kind)
+		return -ENOENT;
+	bdev_filter_put_kind(kind);
+	return restart_syscall();
+}
+
+static int blk_filter_attach_name(struct device *dev,
+				  struct device_attribute *attr,
+				  const char *name, const char *options)
+{
+	struct block_device *bdev = dev_to_bdev(dev);
+	struct module *driver = bdev->bd_disk->fops->owner;
+	struct bdev_filter_kind *kind = bdev_filter_get_kind(name);
+	struct bdev_filter *flt = ERR_PTR(-ENODEV);
+	struct kernfs_node *kn;
+
+	if (!kind)
+		return blk_filter_load(dev, attr, name);
+	/*
+	 * ->attach() may open devices of this disk, and the removal of a partition waits
+	 * for its attributes with open_mutex held.  So it must not wait for us.  This
+	 * also gets a reference to the device, which needs its driver to be put.
+	 */
+	if (!try_module_get(driver))
+		goto out;
+	kn = sysfs_break_active_protection(&dev->kobj, &attr->attr);
+	if (kn) {
+		flt = bdev_filter_attach(bdev, kind->ops, kind->data, options);
+		sysfs_unbreak_active_protection(kn);
 	}
-
-	/* Nor here, as ->attach() may load modules too. */
-	flt = bdev_filter_attach(bdev, kind->ops, kind->data, options);
+	module_put(driver);
+out:
 	bdev_filter_put_kind(kind);
 	if (IS_ERR(flt))
 		return PTR_ERR(flt);
@@ -212,22 +272,30 @@ static int blk_filter_attach_name(struct block_device *bdev, const char *name,
 	return 0;
 }
 
-static int blk_filter_detach_any(struct block_device *bdev)
+static int blk_filter_detach_any(struct device *dev,
+				 struct device_attribute *attr)
 {
-	struct bdev_filter *flt;
-	int ret;
+	struct block_device *bdev = dev_to_bdev(dev);
+	struct bdev_filter_core *core;
+	struct kernfs_node *kn;
+	int ret = 0;
 
 	rcu_read_lock();
-	flt = rcu_dereference(bdev->bd_filter);
+	core = rcu_dereference(bdev->bd_filter);
 	/* In its slot it has its own handle, and a reader keeps it there. */
-	if (flt)
-		refcount_inc(&flt->handles);
+	if (core)
+		refcount_inc(&core->handles);
 	rcu_read_unlock();
-	if (!flt)
+	if (!core)
 		return 0;
 
-	ret = __bdev_filter_detach(flt, true);
-	bdev_filter_put_handle(flt);
+	bdev_filter_start_detach(bdev, core);
+	kn = blk_filter_leave_device(dev, attr);
+	if (kn) {
+		ret = bdev_filter_wait_released(core, true);
+		blk_filter_end_leave(kn);
+	}
+	bdev_filter_put_core(core);
 	return ret;
 }
 
@@ -236,16 +304,16 @@ static ssize_t blk_filter_show(struct device *dev,
 {
 	struct block_device *bdev = dev_to_bdev(dev);
 	struct bdev_filter_kind *kind;
-	struct bdev_filter *flt;
+	struct bdev_filter_core *core;
 	const char *current_name = "none";
 	bool listed = false;
 	int len = 0;
 
 	rcu_read_lock();
-	flt = rcu_dereference(bdev->bd_filter);
-	if (flt)
-		current_name = flt->ops->name;
-	len += sysfs_emit_at(buf, len, flt ? "none" : "[none]");
+	core = rcu_dereference(bdev->bd_filter);
+	if (core)
+		current_name = core->flt->name;
+	len += sysfs_emit_at(buf, len, core ? "none" : "[none]");
 	list_for_each_entry_rcu(kind, &bdev_filter_kinds, entry) {
 		bool match = !strcmp(kind->ops->name, current_name);
 
@@ -254,7 +322,7 @@ static ssize_t blk_filter_show(struct device *dev,
 		listed |= match;
 	}
 	/* It may be attached but not registered any more. */
-	if (flt && !listed)
+	if (core && !listed)
 		len += sysfs_emit_at(buf, len, " [%s]", current_name);
 	rcu_read_unlock();
 
@@ -265,11 +333,8 @@ static ssize_t blk_filter_store(struct device *dev,
 				struct device_attribute *attr,
 				const char *buf, size_t count)
 {
-	struct block_device *bdev = dev_to_bdev(dev);
-	struct module *driver = bdev->bd_disk->fops->owner;
 	char disk_name[DISK_NAME_LEN + 8];
 	char *copy, *options, *name;
-	struct kernfs_node *kn;
 	bool detach = false;
 	int ret;
 
@@ -294,25 +359,13 @@ static ssize_t blk_filter_store(struct device *dev,
 	    (!detach && !bdev_filter_name_valid(name)))
 		goto out_free;
 
-	/*
-	 * Loading a module takes as long as it likes, and so do the bios that a
-	 * filter owns.  Removal of the device must not wait for either.  This
-	 * also gets a reference to the device, which needs its driver to be put.
-	 */
-	ret = -ENODEV;
-	if (!try_module_get(driver))
-		goto out_free;
-	kn = sysfs_break_active_protection(&dev->kobj, &attr->attr);
-	if (kn) {
-		ret = detach ? blk_filter_detach_any(bdev) :
-			       blk_filter_attach_name(bdev, name, options);
-		sysfs_unbreak_active_protection(kn);
-	}
-	module_put(driver);
+	/* Each gives up the active reference before it waits for long. */
+	ret = detach ? blk_filter_detach_any(dev, attr) :
+		       blk_filter_attach_name(dev, attr, name, options);
 out_free:
 	kfree(copy);
 out:
-	if (ret)
+	if (ret && ret != -ERESTARTNOINTR)
 		pr_warn_ratelimited("%s: %s failed: %pe\n", disk_name,
 				    detach ? "detach" : "attach", ERR_PTR(ret));
 	return ret ?: count;
@@ -328,17 +381,17 @@ static ssize_t blk_filter_stat_show(struct device *dev,
 	struct block_device *bdev = dev_to_bdev(dev);
 	unsigned long seen = 0, taken = 0;
 	unsigned int in_flight = 0;
-	struct bdev_filter *flt;
+	struct bdev_filter_core *core;
 	int cpu;
 
 	rcu_read_lock();
-	flt = rcu_dereference(bdev->bd_filter);
-	if (flt) {
+	core = rcu_dereference(bdev->bd_filter);
+	if (core) {
 		for_each_possible_cpu(cpu) {
-			seen += per_cpu_ptr(flt->pcpu, cpu)->seen;
-			taken += per_cpu_ptr(flt->pcpu, cpu)->taken;
+			seen += per_cpu_ptr(core->pcpu, cpu)->seen;
+			taken += per_cpu_ptr(core->pcpu, cpu)->taken;
 		}
-		in_flight = refcount_read(&flt->refs) - 1;
+		in_flight = refcount_read(&core->refs) - 1;
 	}
 	rcu_read_unlock();
 	return sysfs_emit(buf, "%lu %lu %u\n", seen, taken, in_flight);

@@ -7,24 +7,22 @@
  * Lifetime
  * --------
  *
- * bdev->bd_filter points at the filter of a device.  Attach publishes it,
- * detach, removal or evict takes it back.  All of them use cmpxchg(), so a
- * filter leaves its slot exactly once, and whoever made it leave sees it
- * through.  The submission path reads it under rcu_read_lock() and calls
- * ->submit_bio there: it takes no reference and writes only per-CPU counters.
- * The pointer stays good until the reference of the slot is dropped, which is
- * always after a grace period.
+ * bdev->bd_filter, the slot, points at the filter of a device.  Attach publishes the
+ * filter there, detach, removal or evict takes it back.  All of them use cmpxchg(),
+ * so a filter leaves its slot exactly once.  The submission path reads the slot under
+ * rcu_read_lock() and calls ->submit_bio there: it takes no reference and writes only
+ * per-CPU counters.  The pointer stays good until the reference of the slot is
+ * dropped, which is always after a grace period.
  *
- * flt->refs counts what keeps a filter working: the slot, each bio it took, each
- * it armed, its own I/O in flight, and the short-lived users of
- * bdev_filter_get().  Taking is a plain increment: it happens inside
- * ->submit_bio, where the slot's reference is there.  The last put queues
- * release_work, never releases in place, as it may come from a completion in
- * interrupt context.  The release ends the filter's own workqueue, so that no
- * ->process runs, and drops the module reference that attach took: it is the core
- * that does it, so no module text runs after it.
+ * core->refs counts what keeps a filter working: the slot, each bio it took, each
+ * it armed, and submitters that wait for it.  Taking is a plain increment: it happens
+ * inside ->submit_bio, where the slot's reference is there.  The last put queues
+ * release_work, never releases in place, as the put may come from a completion in
+ * interrupt context.  The release ends the filter's own workqueues, so that no method
+ * runs, and drops the module reference that attach took: the core does that, so no
+ * module text runs after it.  An attach that fails goes the same way.
  *
- * flt->handles counts what keeps only the memory: one for the filter itself
+ * core->handles counts what keeps only the memory: one for the filter itself
  * until it is released, and one for each who may still detach it or waits for
  * its release.  The memory is freed by RCU.
  *
@@ -32,20 +30,56 @@
  * released, for modules that fail to initialize: those go whoever has a reference to
  * them, so their filters are detached, and waited for, before.
  *
- * flt->bdev leads from a filter to its device.  Removal clears it, at evict at
- * the latest, and it is read under rcu_read_lock() only.  The memory of
- * block_device and gendisk is freed by RCU after evict, and the driver's by
- * module unloading, which waits for a grace period too, after del_gendisk() cut
- * the filter loose.  So who still sees the pointer can look at the device; who
- * needs it for longer uses bdev_filter_pin(), which fails for a device that is
- * going away.  A filter that is attached pins nothing of its device but for its
- * own I/O in flight.  One that was detached leaves its slot, so removal would
- * not find it any more: it pins the device until it has been released.
+ * core->bdev leads from a filter to its device for as long as the filter is in its
+ * slot: whoever empties the slot clears core->bdev.  It is read under rcu_read_lock()
+ * only.  The memory of block_device and gendisk is freed by RCU after evict, and the
+ * driver's by module unloading, which waits for a grace period too, after
+ * del_gendisk() emptied the slot.  So who still sees the pointer can look at the
+ * device; who needs the device for longer uses bdev_filter_pin(), for a moment, which
+ * fails for a device that is going away.
  *
- * flt->deferred and flt->resubmitted hold bios that the filter owns, linked
- * through bi_next, under flt->lock.  The workqueue is poked under that lock as
- * well: after it was dropped the worker may finish the last bio, and with it
- * the filter.
+ * A filter out of its slot knows no device, so it does not matter what became of that.
+ * What it may still do needs none: a bio that it owns has a submitter, and that has
+ * the device open.  Own I/O is done on behalf of such a bio, or of a file that the
+ * core has opened.  Drivers take "no opener" for "no I/O".
+ *
+ * How a filter goes
+ * -----------------
+ *
+ * First it leaves: bdev_filter_request_leave().  After a grace period nothing new
+ * can be taken, deferred bios go on without ->process, and ->let_go finishes what the
+ * filter keeps.  Then it is cut: bdev_filter_start_cut().  The slot is empty, and after
+ * a grace period ->detached is called and the reference of the slot is dropped.
+ *
+ * A detach does both at once.  A removal says that the disk is going before it takes
+ * open_mutex, as somebody may hold that mutex who waits for a bio that a filter
+ * keeps; the filter then sees the last bios of the device without taking any.  The
+ * removal empties the slots when the disk is dead, and waits for nothing.
+ *
+ * On a zoned device the writes that a filter has must not be overtaken.  So from
+ * the moment when a filter that took some begins to leave until the last of those is
+ * submitted the core holds up who submits more: core->gated.  These tasks wait with
+ * their bios, so no list grows, and the writes of each stay in order.
+ *
+ * Bios that a filter owns
+ * -----------------------
+ *
+ * core->process_lane and the other lanes hold them, linked through bi_next,
+ * under core->lock.  Work is queued under that lock as well: after it was dropped the
+ * worker may finish the last bio, and with it the filter.
+ *
+ * No bio is submitted in the context of who resubmits it, as that may be a completion
+ * with the tag, the plug or the bio_list that the bio needs.  The bio that ->process
+ * was called for is submitted by the same worker when ->process returned.  That worker must not
+ * sleep in rq_qos on behalf of one control group while others have bios there, so
+ * the bios of each group but the root, which is not limited, and what is resubmitted
+ * elsewhere have a lane with a work item of its own.  Writes to zoned devices all have the
+ * same lane: one work item keeps their order.  The workqueues are the filter's own: with shared ones stacked
+ * filters would wait for each other when there is memory for the rescuer only.
+ *
+ * A submitter whose bio was taken waits while there are more than
+ * BDEV_FILTER_MAX_QUEUED in the lane of its group, or for ->process: it is throttled as
+ * by a queue that is full.
  *
  * A queue freeze plays no part in any of this: it does not drain the hook, and
  * for devices with a ->submit_bio method it never did.
@@ -54,9 +88,9 @@
  * ----------
  *
  * bdev_filter_mutex in blk-filter-sysfs.c: the kinds that are registered.
- * disk->filter_lock: the slots of a disk and its partitions, with BD_FILTERED and
- *	the check that the device is not going away.
- *   flt->lock: the lists of a filter.
+ * disk->filter_lock: the slots of a disk and its partitions, core->state, BD_FILTERED,
+ *	and the check that the device is not going away.
+ *   core->lock: the lists of a filter, and how far it has gone.
  *   bdev_filter_list_lock
  *
  * The first two are mutexes, not nested in each other, the others spinlocks, and
@@ -64,17 +98,20 @@
  * The core calls no method of a filter with any held, but allocates for uevents,
  * without I/O, with the second held.  Removal holds
  * disk->open_mutex and takes filter_lock only; bd_holder_lock has nothing to do
- * with filters.  The sysfs attribute gives up its active reference before it
- * takes any lock or waits, so device_del() never waits for an attach or detach.
+ * with filters.  The sysfs attribute gives up its active reference before it waits
+ * for a module or for a release, so device_del() waits for neither.
  */
 #define pr_fmt(fmt) "blk-filter: " fmt
 
 #include <linux/blk-filter.h>
 #include <linux/blk-integrity.h>
+#include <linux/file.h>
 #include <linux/percpu.h>
 #include <trace/events/block.h>
 #include "blk.h"
+#include "blk-cgroup.h"
 #include "blk-filter.h"
+#include "blk-throttle.h"
 
 #define CREATE_TRACE_POINTS
 #include <trace/events/bdev_filter.h>
@@ -82,37 +119,137 @@
 /* Say how a detach is going after this long. */
 #define BDEV_FILTER_WAIT	(10 * HZ)
 
+/* Submitters wait while more of their bios are queued: some queues' worth of them. */
+#define BDEV_FILTER_MAX_QUEUED	1024
+
+/* Control groups that are kept apart; those beyond share a lane with others. */
+#define BDEV_FILTER_MAX_LANES	32
+
+/* A verdict of the core's own: the bio waits for what the filter has. */
+#define BDEV_FILTER_GATED	((enum bdev_filter_verdict)4)
+
 DEFINE_STATIC_KEY_FALSE(blk_filter_key);
+
+#ifndef CONFIG_PREEMPT_COUNT
+DEFINE_PER_CPU(unsigned int, blk_filter_depth);
+#endif
+
+DEFINE_PER_CPU(unsigned int, blk_filter_ending);
 
 static LIST_HEAD(bdev_filter_list);
 static DEFINE_SPINLOCK(bdev_filter_list_lock);
 
-/* Detach, and the end of a filter's own I/O, which the former may wait for. */
-static struct workqueue_struct *bdev_filter_wq;
-static struct workqueue_struct *bdev_filter_io_wq;
-
 static __always_inline enum bdev_filter_verdict
-bdev_filter_call(struct bdev_filter *flt, struct bio *bio)
+bdev_filter_call(struct bdev_filter_core *core, struct bio *bio)
 {
-	if (!flt)
+	bdev_filter_submit_t *submit_bio;
+
+	if (!core)
 		return BDEV_FILTER_PASS;
-	this_cpu_inc(flt->pcpu->seen);
-	return flt->ops->submit_bio(flt, bio);
+	this_cpu_inc(core->pcpu->seen);
+	submit_bio = READ_ONCE(core->submit_bio);
+	return submit_bio(core->flt, bio);
+}
+
+static const void *bdev_filter_group(struct blkcg_gq *blkg)
+{
+#ifdef CONFIG_BLK_CGROUP
+	/* The root is not limited, and has no parent. */
+	if (blkg && blkg->parent)
+		return blkg;
+#endif
+	return NULL;
+}
+
+static struct bdev_filter_lane *
+bdev_filter_lane_of(struct bdev_filter_core *core, const void *group)
+{
+	struct bdev_filter_lane *lane;
+
+	lockdep_assert_held(&core->lock);
+
+	list_for_each_entry(lane, &core->lanes, entry)
+		if (lane->group == group)
+			return lane;
+	return &core->lane;
+}
+
+/* Where a submitter has to wait, if it has to. */
+static struct bdev_filter_lane *
+bdev_filter_full_lane(struct bdev_filter_core *core, struct blkcg_gq *blkg)
+{
+	struct bdev_filter_lane *lane;
+	unsigned long flags;
+
+	/* Most of the time there are not that many in all. */
+	if (likely(READ_ONCE(core->queued) <= BDEV_FILTER_MAX_QUEUED))
+		return NULL;
+	spin_lock_irqsave(&core->lock, flags);
+	lane = &core->process_lane;
+	if (lane->nr <= BDEV_FILTER_MAX_QUEUED)
+		lane = bdev_filter_lane_of(core, bdev_filter_group(blkg));
+	if (lane->nr <= BDEV_FILTER_MAX_QUEUED)
+		lane = NULL;
+	spin_unlock_irqrestore(&core->lock, flags);
+	return lane;
+}
+
+/* Exclusive, one at a time: who goes on wakes the next. */
+static void bdev_filter_throttle(struct bdev_filter_lane *lane)
+{
+	/* Not who brings others' bios on their way, or these. */
+	if (current_is_workqueue_rescuer() || blk_throtl_is_dispatching() ||
+	    current_work() == &lane->core->process_lane.work)
+		return;
+	(void)___wait_event(lane->wait,
+			    READ_ONCE(lane->nr) <= BDEV_FILTER_MAX_QUEUED,
+			    TASK_UNINTERRUPTIBLE, 1, 0, io_schedule());
+	wake_up(&lane->wait);
+}
+
+/* A filter ends a bio.  The state of a zone follows what the device has done. */
+static void bdev_filter_set_ended(struct bio *bio)
+{
+	if (unlikely(op_is_zone_mgmt(bio_op(bio)) && !bio->bi_status))
+		bio->bi_status = BLK_STS_IOERR;
 }
 
 /* The end of the RCU read section for all but the usual verdict. */
 static noinline enum bdev_filter_verdict
-bdev_filter_finish(struct bdev_filter *flt, struct bio *bio,
-		   enum bdev_filter_verdict verdict)
+bdev_filter_finish(struct bdev_filter_core *core, struct bio *bio,
+		   enum bdev_filter_verdict verdict, struct blkcg_gq *blkg,
+		   blk_opf_t opf)
 	__releases_shared(RCU)
 {
-	if (verdict == BDEV_FILTER_END)
-		trace_bdev_filter_finish(flt, bio);
+	struct bdev_filter_lane *lane = NULL;
+	bool wait = verdict == BDEV_FILTER_GATED && !(opf & REQ_NOWAIT);
+
+	/* A bio that was taken is somebody else's now. */
+	if (verdict == BDEV_FILTER_TAKEN && !(opf & REQ_NOWAIT))
+		lane = bdev_filter_full_lane(core, blkg);
+	/* The reference of the slot is there until the grace period ends. */
+	if (unlikely(wait || lane))
+		refcount_inc(&core->refs);
+	if (verdict == BDEV_FILTER_END) {
+		bdev_filter_set_ended(bio);
+		trace_bdev_filter_finish(core->flt, bio);
+	}
+	blk_filter_leave();
 	rcu_read_unlock();
 
 	/* ->bi_end_io may not expect to be in an RCU read section. */
 	if (verdict == BDEV_FILTER_END)
 		bio_endio(bio);
+	if (verdict == BDEV_FILTER_GATED && !wait) {
+		bio_wouldblock_error(bio);
+		return BDEV_FILTER_END;
+	}
+	if (wait)
+		wait_event(core->wait, !READ_ONCE(core->gated));
+	if (lane)
+		bdev_filter_throttle(lane);
+	if (unlikely(wait || lane))
+		bdev_filter_put(core);
 	return verdict;
 }
 
@@ -123,22 +260,30 @@ bdev_filter_finish(struct bdev_filter *flt, struct bio *bio,
 static __always_inline enum bdev_filter_verdict
 bdev_filter_call_all(struct block_device *bdev, struct bio *bio)
 {
+#ifdef CONFIG_BLK_CGROUP
+	struct blkcg_gq *blkg = bio->bi_blkg;
+#else
+	struct blkcg_gq *blkg = NULL;
+#endif
+	blk_opf_t opf = bio->bi_opf;
 	enum bdev_filter_verdict verdict;
-	struct bdev_filter *flt;
+	struct bdev_filter_core *core;
 
 	bio_set_flag(bio, BIO_FILTERED);
 	rcu_read_lock();
+	blk_filter_enter();
 	if (bdev_is_partition(bdev)) {
-		flt = rcu_dereference(bdev->bd_filter);
-		verdict = bdev_filter_call(flt, bio);
+		core = rcu_dereference(bdev->bd_filter);
+		verdict = bdev_filter_call(core, bio);
 		if (unlikely(verdict))
-			return bdev_filter_finish(flt, bio, verdict);
+			return bdev_filter_finish(core, bio, verdict, blkg, opf);
 		bdev = bdev_whole(bdev);
 	}
-	flt = rcu_dereference(bdev->bd_filter);
-	verdict = bdev_filter_call(flt, bio);
+	core = rcu_dereference(bdev->bd_filter);
+	verdict = bdev_filter_call(core, bio);
 	if (unlikely(verdict))
-		return bdev_filter_finish(flt, bio, verdict);
+		return bdev_filter_finish(core, bio, verdict, blkg, opf);
+	blk_filter_leave();
 	rcu_read_unlock();
 	return BDEV_FILTER_PASS;
 }
@@ -147,39 +292,75 @@ bdev_filter_call_all(struct block_device *bdev, struct bio *bio)
 enum bdev_filter_verdict blk_filter_call(struct block_device *bdev,
 					 struct bio *bio)
 {
-	return bdev_filter_call_all(bdev, bio);
+	enum bdev_filter_verdict verdict;
+
+	do {
+		verdict = bdev_filter_call_all(bdev, bio);
+	} while (verdict == BDEV_FILTER_GATED);
+	return verdict;
 }
 
 /* True if the bio does not go on from here. */
 bool __blk_filter_bio(struct block_device *bdev, struct bio *bio)
 {
-	enum bdev_filter_verdict verdict = bdev_filter_call_all(bdev, bio);
+	enum bdev_filter_verdict verdict;
 
-	if (unlikely(verdict == BDEV_FILTER_RETARGET))
+	/* A disk with a gate is zoned, and has no partitions. */
+	do {
+		verdict = bdev_filter_call_all(bdev, bio);
+		if (likely(!verdict))
+			return false;
+	} while (verdict == BDEV_FILTER_GATED);
+	if (verdict == BDEV_FILTER_RETARGET)
 		return blk_filter_retarget(bio);
-	return verdict;
+	return true;
 }
 
 /* The driver has set the size of the device. */
 void __blk_filter_resized(struct block_device *bdev)
 {
-	struct bdev_filter *flt;
+	struct bdev_filter_core *core;
 
-	/*
-	 * Either we see the filter or bdev_filter_attach() sees the new size: pairs
-	 * with the cmpxchg() in bdev_filter_publish().
-	 */
-	smp_mb();
 	rcu_read_lock();
-	flt = rcu_dereference(bdev->bd_filter);
-	if (flt && flt->ops->resized)
-		flt->ops->resized(flt, bdev_nr_sectors(bdev));
+	blk_filter_enter();
+	core = rcu_dereference(bdev->bd_filter);
+	if (core && core->flt->ops->resized)
+		core->flt->ops->resized(core->flt, bdev_nr_sectors(bdev));
+	blk_filter_leave();
 	rcu_read_unlock();
+}
+
+/* In place of ->submit_bio, for a filter that was detached. */
+static enum bdev_filter_verdict bdev_filter_bypass(struct bdev_filter *flt,
+						   struct bio *bio)
+{
+	return BDEV_FILTER_PASS;
+}
+
+/* In place of ->submit_bio, until all that the filter had was submitted. */
+static enum bdev_filter_verdict bdev_filter_gate(struct bdev_filter *flt,
+						 struct bio *bio)
+{
+	if (op_is_write(bio->bi_opf))
+		return BDEV_FILTER_GATED;
+	if (READ_ONCE(flt->core->state) == BDEV_FILTER_STATE_DETACHED)
+		return BDEV_FILTER_PASS;
+	return flt->ops->submit_bio(flt, bio);
+}
+
+/* After core->state or core->gated changed. */
+static void bdev_filter_route(struct bdev_filter_core *core)
+{
+	lockdep_assert_held(&core->lock);
+
+	WRITE_ONCE(core->submit_bio, core->gated ? bdev_filter_gate :
+		   core->state == BDEV_FILTER_STATE_DETACHED ?
+		   bdev_filter_bypass : core->flt->ops->submit_bio);
 }
 
 /**
  * bdev_filter_take - take ownership of a bio
- * @flt: the filter
+ * @flt: the filter, of a kind with %BDEV_FILTER_TAKES
  * @bio: the bio passed to its ->submit_bio()
  *
  * To be called from ->submit_bio() before anyone else can see the bio; that
@@ -187,18 +368,28 @@ void __blk_filter_resized(struct block_device *bdev)
  * the bio exactly once, with bdev_filter_endio() or bdev_filter_resubmit(), or
  * hand it to its ->process() with bdev_filter_defer().
  *
- * Any context.
+ * A submitter is made to wait, after ->submit_bio(), while more than 1024 bios of its
+ * control group are queued to be submitted, or of all to be processed; but not for a
+ * bio with REQ_NOWAIT.
+ *
+ * Context: ->submit_bio() only.
  *
  * Return: false if the filter may not have this bio, see
- * bdev_filter_protected(): it has to pass or end it.
+ * bdev_filter_protected(), or the device is going away: the filter has to pass or
+ * end the bio.
  */
 bool bdev_filter_take(struct bdev_filter *flt, struct bio *bio)
 {
-	if (unlikely(bdev_filter_protected(flt, bio)))
+	struct bdev_filter_core *core = flt->core;
+
+	if (unlikely(bdev_filter_protected(flt, bio) ||
+		     READ_ONCE(core->going)) ||
+	    WARN_ON_ONCE(!(flt->ops->flags & BDEV_FILTER_TAKES)))
 		return false;
 
-	refcount_inc(&flt->refs);
-	this_cpu_inc(flt->pcpu->taken);
+	refcount_inc(&core->refs);
+	atomic_inc(&core->owned);
+	this_cpu_inc(core->pcpu->taken);
 	/* Nobody polls for a bio that is not on a hardware queue. */
 	bio_clear_polled(bio);
 	WRITE_ONCE(bio->bi_cookie, BLK_QC_T_NONE);
@@ -207,16 +398,53 @@ bool bdev_filter_take(struct bdev_filter *flt, struct bio *bio)
 }
 EXPORT_SYMBOL_GPL(bdev_filter_take);
 
+/* If all is submitted that the filter had when it left, others may go on. */
+static void bdev_filter_ungate(struct bdev_filter_core *core)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&core->lock, flags);
+	if (core->gated && core->left && !atomic_read(&core->owned)) {
+		WRITE_ONCE(core->gated, false);
+		bdev_filter_route(core);
+		wake_up_all(&core->wait);
+	}
+	spin_unlock_irqrestore(&core->lock, flags);
+}
+
+/* A bio that the filter owned is not its own any more. */
+static void bdev_filter_done(struct bdev_filter_core *core)
+{
+	/* Fully ordered: we see the gate, or who closes it sees the count. */
+	if (atomic_dec_and_test(&core->owned) && READ_ONCE(core->gated))
+		bdev_filter_ungate(core);
+	bdev_filter_put(core);
+}
+
+static void bdev_filter_end_later(struct bdev_filter_core *core,
+				  struct bio *bio)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&core->lock, flags);
+	bio_list_add(&core->ended, bio);
+	queue_work(core->lane_wq, &core->lane.work);
+	spin_unlock_irqrestore(&core->lock, flags);
+}
+
 /**
  * bdev_filter_endio - end a bio that was taken
  * @flt: filter that took it
  * @bio: the bio
  * @status: status it ends with
  *
- * Any context.  ->bi_end_io() of the bio runs inside of this, so no lock may be held
- * that it could need.  ->submit_bio() rather returns bdev_filter_end(), without
- * taking the bio: the core then ends it outside of the RCU read section.  Neither
- * @bio nor @flt may be used afterwards.
+ * ->bi_end_io() of the bio runs inside of this, so no lock may be held that it could
+ * need.  ->submit_bio() rather returns bdev_filter_end(), without
+ * taking the bio: the core then ends it outside of the RCU read section.  In the end_io
+ * function of an armed bio a worker ends @bio, as that may call such a function again.
+ * Neither @bio nor @flt may be used afterwards.
+ *
+ * Context: Any.
  */
 void bdev_filter_endio(struct bdev_filter *flt, struct bio *bio,
 		       blk_status_t status)
@@ -224,80 +452,225 @@ void bdev_filter_endio(struct bdev_filter *flt, struct bio *bio,
 	/* Part of the bio may have been split off and failed before. */
 	if (status)
 		bio->bi_status = status;
+	/* Nobody else compares with this one; the next one there may be another bio. */
+	if (READ_ONCE(flt->core->processing) == bio)
+		WRITE_ONCE(flt->core->processing, NULL);
+	bdev_filter_set_ended(bio);
 	trace_bdev_filter_finish(flt, bio);
+	/* Who is in such a function stays on its CPU; for others it does not matter. */
+	if (unlikely(raw_cpu_read(blk_filter_ending))) {
+		bdev_filter_end_later(flt->core, bio);
+		return;
+	}
 	bio_endio(bio);
-	bdev_filter_put(flt);
+	bdev_filter_done(flt->core);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_endio);
 
-/* As bio_check_eod(): @sector, relative to @bdev, may be any number. */
-static bool bdev_filter_beyond_end(struct bio *bio, struct block_device *bdev,
-				   sector_t sector)
+/**
+ * bdev_filter_drop - end a bio that was taken and forgotten
+ * @flt: filter that took it
+ * @bio: the bio
+ *
+ * As bdev_filter_endio() with an I/O error, for a filter that lost track of what to do
+ * with the bio.  The first time the kernel log says so.
+ *
+ * Context: Any.
+ */
+void bdev_filter_drop(struct bdev_filter *flt, struct bio *bio)
 {
-	sector_t max = bdev_nr_sectors(bdev);
-	unsigned int nr = bio_sectors(bio);
-
-	return nr && (nr > max || sector > max - nr);
+	if (!xchg(&flt->core->dropped, true))
+		pr_warn("%s: %s dropped a bio\n", flt->dev_name, flt->name);
+	bdev_filter_endio(flt, bio, BLK_STS_IOERR);
 }
+EXPORT_SYMBOL_GPL(bdev_filter_drop);
 
-/* The device, or the partition, may have shrunk while the filter had the bio. */
-static bool bdev_filter_check_eod(struct bio *bio)
+/*
+ * The check of each bio that the core lets out: the device, or the partition, may
+ * have changed while the filter had the bio, and one that was sent elsewhere or made
+ * by a filter never passed submit_bio_noacct().  Returns %false if the bio has ended.
+ */
+bool blk_filter_check_bio(struct bio *bio)
 {
 	struct block_device *bdev = bio->bi_bdev;
-	sector_t sector = bio->bi_iter.bi_sector;
 
-	/* These have no length, and drivers take the zone for granted. */
-	if (op_is_zone_mgmt(bio_op(bio)) &&
-	    bio_op(bio) != REQ_OP_ZONE_RESET_ALL &&
-	    !bdev_zone_is_seq(bdev, sector))
+	/* submit_bio_check() wants to look at its place in the partition, too. */
+	if (bio_flagged(bio, BIO_REMAPPED)) {
+		bio_clear_flag(bio, BIO_REMAPPED);
+		if (bio_sectors(bio))
+			bio->bi_iter.bi_sector -= bdev->bd_start_sect;
+	}
+	if (unlikely(bio_unaligned(bio, bdev_get_queue(bdev)))) {
+		bio_endio_status(bio, BLK_STS_INVAL);
 		return false;
-	if (bio_op(bio) == REQ_OP_ZONE_APPEND &&
-	    !bdev_is_zone_start(bdev, sector))
-		return false;
-	return !bdev_filter_beyond_end(bio, bdev_whole(bdev), sector) &&
-		!(bdev_is_partition(bdev) &&
-		  bdev_filter_beyond_end(bio, bdev,
-					 sector - bdev->bd_start_sect));
+	}
+	return submit_bio_check(bio);
 }
 
-static void __bdev_filter_resubmit(struct bdev_filter *flt, struct bio *bio)
+/* Whether the device can have the data of a bio where it is in memory. */
+bool blk_filter_segments_aligned(struct block_device *bdev, struct bio *bio)
+{
+	unsigned int mask = bdev_dma_alignment(bdev);
+	struct bvec_iter iter;
+	struct bio_vec bv;
+
+	if (!bio_has_data(bio))
+		return true;
+	bio_for_each_bvec(bv, bio, iter)
+		if ((bv.bv_offset | bv.bv_len) & mask)
+			return false;
+	return true;
+}
+
+/* A bio goes on below its filter. */
+static void bdev_filter_send(struct bdev_filter_core *core, struct bio *bio)
 {
 	struct block_device *bdev = bio->bi_bdev;
 
 	/* By bdev_filter_retarget(), to another device: everything anew. */
 	if (!bio_flagged(bio, BIO_FILTERED)) {
-		if (blk_filter_too_far(bio))
-			bio_io_error(bio);
-		else
-			submit_bio_noacct(bio);
-		goto out;
+		if (!blk_filter_retarget(bio))
+			submit_bio_noacct_nocheck(bio, false);
+		return;
 	}
-	/* By the same, on its partition: the sector was not looked at. */
-	if (bdev_is_partition(bdev) && !bio_flagged(bio, BIO_REMAPPED) &&
-	    !submit_bio_check(bio))
-		goto out;
-	if (!bdev_filter_check_eod(bio))
-		bio_io_error(bio);
-	else if (!flt->on_partition || !bdev_is_partition(bdev) ||
-		 !__blk_filter_bio(bdev_whole(bdev), bio))
-		submit_bio_noacct_nocheck(bio, false);
-out:
-	bdev_filter_put(flt);
+	if (!blk_filter_check_bio(bio))
+		return;
+	if (core->flt->on_partition && bdev_is_partition(bdev) &&
+	    __blk_filter_bio(bdev_whole(bdev), bio))
+		return;
+	submit_bio_noacct_nocheck(bio, false);
 }
 
-/* Leave an owned bio to the filter's worker. */
-static void bdev_filter_queue(struct bdev_filter *flt, struct bio_list *list,
-			      struct bio *bio)
+static void bdev_filter_send_owned(struct bdev_filter_core *core,
+				   struct bio *bio)
 {
-	unsigned long flags;
+	bdev_filter_send(core, bio);
+	/* This may be the last bio: the release waits for us. */
+	bdev_filter_done(core);
+}
 
-	/* It is not the submitter any more who would have to wait. */
-	bio->bi_opf &= ~REQ_NOWAIT;
+static struct bio *bdev_filter_pop(struct bdev_filter_core *core,
+				   struct bdev_filter_lane *lane)
+{
+	struct bio *bio;
 
-	spin_lock_irqsave(&flt->lock, flags);
-	bio_list_add(list, bio);
-	queue_work(flt->wq, &flt->work);
-	spin_unlock_irqrestore(&flt->lock, flags);
+	lockdep_assert_held(&core->lock);
+
+	bio = bio_list_pop(&lane->bios);
+	if (bio) {
+		WRITE_ONCE(core->queued, core->queued - 1);
+		WRITE_ONCE(lane->nr, lane->nr - 1);
+		/* A submitter sees the number, or it is seen here. */
+		if (lane->nr <= BDEV_FILTER_MAX_QUEUED && wq_has_sleeper(&lane->wait))
+			wake_up(&lane->wait);
+	}
+	return bio;
+}
+
+static void bdev_filter_push(struct bdev_filter_core *core,
+			     struct bdev_filter_lane *lane, struct bio *bio)
+{
+	lockdep_assert_held(&core->lock);
+
+	bio_list_add(&lane->bios, bio);
+	WRITE_ONCE(core->queued, core->queued + 1);
+	WRITE_ONCE(lane->nr, lane->nr + 1);
+	queue_work(lane->wq, &lane->work);
+}
+
+static void bdev_filter_lane_work(struct work_struct *work)
+{
+	struct bdev_filter_lane *lane =
+		container_of(work, struct bdev_filter_lane, work);
+	struct bdev_filter_core *core = lane->core;
+	unsigned int memflags = memalloc_noio_save();
+	struct bio *bio, *ended = NULL;
+	struct blk_plug plug;
+
+	blk_start_plug(&plug);
+	for (;;) {
+		spin_lock_irq(&core->lock);
+		if (lane == &core->lane)
+			ended = bio_list_pop(&core->ended);
+		bio = ended ? NULL : bdev_filter_pop(core, lane);
+		lane->running = bio;
+		spin_unlock_irq(&core->lock);
+		if (ended) {
+			bio_endio(ended);
+			bdev_filter_done(core);
+		} else if (bio) {
+			bdev_filter_send_owned(core, bio);
+		} else {
+			break;
+		}
+	}
+	blk_finish_plug(&plug);
+	memalloc_noio_restore(memflags);
+}
+
+static void bdev_filter_init_lane(struct bdev_filter_core *core,
+				  struct bdev_filter_lane *lane,
+				  struct workqueue_struct *wq,
+				  work_func_t function)
+{
+	lane->core = core;
+	lane->wq = wq;
+	bio_list_init(&lane->bios);
+	init_waitqueue_head(&lane->wait);
+	INIT_WORK(&lane->work, function);
+}
+
+/*
+ * The lane of a control group.  One that is idle may become that of another group;
+ * the group is looked at as a label only, and needs no reference.
+ */
+static struct bdev_filter_lane *
+bdev_filter_get_lane(struct bdev_filter_core *core, const void *group)
+{
+	struct bdev_filter_lane *lane = bdev_filter_lane_of(core, group);
+	struct bdev_filter_lane *idle;
+
+	if (!group || lane != &core->lane)
+		return lane;
+	list_for_each_entry(idle, &core->lanes, entry)
+		if (!idle->running && !idle->nr && !waitqueue_active(&idle->wait))
+			goto found;
+	if (core->nr_lanes == BDEV_FILTER_MAX_LANES)
+		return lane;
+	idle = kzalloc_obj(*idle, GFP_NOWAIT | __GFP_NOWARN);
+	if (!idle)
+		return lane;
+	bdev_filter_init_lane(core, idle, core->lane_wq, bdev_filter_lane_work);
+	list_add_tail(&idle->entry, &core->lanes);
+	core->nr_lanes++;
+found:
+	idle->group = group;
+	return idle;
+}
+
+/* A bio is to be submitted, by a worker. */
+static void bdev_filter_queue(struct bdev_filter_core *core, struct bio *bio)
+{
+	bool ordered = op_is_write(bio->bi_opf) && bdev_is_zoned(bio->bi_bdev);
+	struct bdev_filter_lane *lane = &core->lane;
+	const void *group = NULL;
+
+	lockdep_assert_held(&core->lock);
+
+#ifdef CONFIG_BLK_CGROUP
+	if (!ordered)
+		group = bdev_filter_group(bio->bi_blkg);
+#endif
+	if (group)
+		lane = bdev_filter_get_lane(core, group);
+	/* In ->process(), and of that very bio: the worker looks there afterwards. */
+	else if (!ordered && core->processing == bio &&
+		 current_work() == &core->process_lane.work) {
+		core->processing = NULL;
+		core->processed = bio;
+		return;
+	}
+	bdev_filter_push(core, lane, bio);
 }
 
 /**
@@ -306,19 +679,25 @@ static void bdev_filter_queue(struct bdev_filter *flt, struct bio_list *list,
  * @bio: the bio
  *
  * The bio goes on below @flt: to the filter of the whole disk if @flt is that
- * of a partition, then to the device.  If that cannot be done here, as inside of
- * ->submit_bio() or an interrupt, the filter's worker does it.  Neither @bio nor
- * @flt may be used afterwards.
+ * of a partition, then to the device.  A worker of the filter submits it: the one that
+ * runs ->process() after that returned, or another.  Those of a zoned device are submitted
+ * in the order of the calls; others need not be.  Neither @bio nor @flt may be used
+ * afterwards.
  *
- * Any context.
+ * Context: Any.  Locks may be held.
  */
 void bdev_filter_resubmit(struct bdev_filter *flt, struct bio *bio)
 {
+	struct bdev_filter_core *core = flt->core;
+	unsigned long flags;
+
 	trace_bdev_filter_resubmit(flt, bio);
-	if (bio_in_atomic())
-		bdev_filter_queue(flt, &flt->resubmitted, bio);
-	else
-		__bdev_filter_resubmit(flt, bio);
+	/* It is not the submitter any more who would have to wait. */
+	bio->bi_opf &= ~REQ_NOWAIT;
+
+	spin_lock_irqsave(&core->lock, flags);
+	bdev_filter_queue(core, bio);
+	spin_unlock_irqrestore(&core->lock, flags);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_resubmit);
 
@@ -327,56 +706,237 @@ EXPORT_SYMBOL_GPL(bdev_filter_resubmit);
  * @flt: filter that took it
  * @bio: the bio
  *
- * Allocates nothing, so it works when memory is short.  A filter that is being
- * detached gets no more calls of ->process(), from before ->detached() on: the core
- * resubmits what is left.
+ * Allocates nothing, so it works when memory is short.  A filter that leaves its
+ * device gets no more calls of ->process(), from before ->let_go() on: the core
+ * resubmits what is left, after what that resubmits.
  * Neither @bio nor @flt may be used afterwards but by ->process().
  *
- * Any context.
+ * Context: Any.  Locks may be held.
  */
 void bdev_filter_defer(struct bdev_filter *flt, struct bio *bio)
 {
+	struct bdev_filter_core *core = flt->core;
+	unsigned long flags;
+
 	trace_bdev_filter_defer(flt, bio);
-	bdev_filter_queue(flt, &flt->deferred, bio);
+	bio->bi_opf &= ~REQ_NOWAIT;
+
+	spin_lock_irqsave(&core->lock, flags);
+	if (flt->ops->process && !core->left)
+		bdev_filter_push(core, &core->process_lane, bio);
+	else
+		bdev_filter_queue(core, bio);
+	spin_unlock_irqrestore(&core->lock, flags);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_defer);
 
-static void bdev_filter_work(struct work_struct *work)
+/* In ->process(), or after it: submit the bio that it has resubmitted. */
+void blk_filter_flush_processed(struct bdev_filter_core *core)
 {
-	struct bdev_filter *flt = container_of(work, struct bdev_filter, work);
+	struct bio *bio = core->processed;
+
+	core->processed = NULL;
+	if (bio)
+		bdev_filter_send_owned(core, bio);
+}
+
+/**
+ * bdev_filter_sleep - sleep in ->process()
+ * @flt: the filter
+ * @timeout: for how long, in jiffies
+ *
+ * Ends early when the filter is to leave its device, so that nobody waits for it.
+ *
+ * Context: ->process() only.
+ *
+ * Return: false if the filter is to leave its device.
+ */
+bool bdev_filter_sleep(struct bdev_filter *flt, unsigned long timeout)
+{
+	struct bdev_filter_core *core = flt->core;
+
+	blk_filter_flush_processed(core);
+	return !wait_event_idle_timeout(core->wait, READ_ONCE(core->leaving),
+					timeout);
+}
+EXPORT_SYMBOL_GPL(bdev_filter_sleep);
+
+static void bdev_filter_leave(struct bdev_filter_core *core)
+{
+	struct bdev_filter *flt = core->flt;
+	struct bio *bio;
+	bool cut;
+
+	/* Then nobody is in bdev_filter_take() any more. */
+	synchronize_rcu();
+	if (flt->ops->let_go)
+		flt->ops->let_go(flt);
+
+	/* After what ->process() moved to a list of its own: that was deferred before. */
+	spin_lock_irq(&core->lock);
+	while ((bio = bdev_filter_pop(core, &core->process_lane)))
+		bdev_filter_queue(core, bio);
+	core->left = true;
+	cut = core->cutting;
+	spin_unlock_irq(&core->lock);
+	bdev_filter_ungate(core);
+	if (cut)
+		queue_work(system_dfl_wq, &core->cut_work);
+}
+
+static void bdev_filter_process_work(struct work_struct *work)
+{
+	struct bdev_filter_core *core =
+		container_of(work, struct bdev_filter_core, process_lane.work);
+	const struct bdev_filter_operations *ops = core->flt->ops;
 	unsigned int memflags = memalloc_noio_save();
-	bool resubmit;
+	struct blk_plug plug;
 	struct bio *bio;
 
+	blk_start_plug(&plug);
 	for (;;) {
-		spin_lock_irq(&flt->lock);
-		resubmit = !bio_list_empty(&flt->resubmitted) ||
-			flt->draining || !flt->ops->process;
-		bio = bio_list_pop(&flt->resubmitted);
-		if (!bio && (!flt->detaching || flt->draining))
-			bio = bio_list_pop(&flt->deferred);
-		spin_unlock_irq(&flt->lock);
+		if (READ_ONCE(core->leaving) && !core->left)
+			bdev_filter_leave(core);
+
+		spin_lock_irq(&core->lock);
+		bio = bdev_filter_pop(core, &core->process_lane);
+		core->processing = bio;
+		spin_unlock_irq(&core->lock);
 		if (!bio)
 			break;
-		/* This may be the last bio: the release waits for us. */
-		if (resubmit)
-			__bdev_filter_resubmit(flt, bio);
-		else
-			flt->ops->process(flt, bio);
+		ops->process(core->flt, bio);
+		/* Only this worker compares with it in earnest. */
+		WRITE_ONCE(core->processing, NULL);
+		blk_filter_flush_processed(core);
 	}
+	blk_finish_plug(&plug);
 	memalloc_noio_restore(memflags);
 }
 
+/* What drivers take for granted of a bio that no file system has made. */
+static int bdev_filter_check_own(struct bdev_filter *flt,
+				 struct block_device *bdev, struct bio *bio)
+{
+	unsigned int nr = bio_sectors(bio);
+	sector_t max = bdev_nr_sectors(bdev);
+
+	if (inode_unhashed(bdev->bd_mapping->host) ||
+	    test_bit(GD_DEAD, &bdev->bd_disk->state))
+		return -ENODEV;
+	if ((op_is_flush(bio->bi_opf) || (bio->bi_opf & REQ_ATOMIC)) &&
+	    bio_op(bio) != REQ_OP_WRITE)
+		return -EINVAL;
+	/* A length of 0 is all of the device to some. */
+	if (!nr && !(bio->bi_opf & REQ_PREFLUSH) && !op_is_zone_mgmt(bio_op(bio)))
+		return -EINVAL;
+	if (op_is_zone_mgmt(bio_op(bio)) && bio->bi_iter.bi_sector >= max)
+		return -EINVAL;
+	if (op_is_write(bio->bi_opf) && bdev_is_zoned(bdev) &&
+	    !(flt->ops->flags & BDEV_FILTER_ZONED))
+		return -EOPNOTSUPP;
+	if (op_is_write(bio->bi_opf) && nr && bdev_read_only(bdev))
+		return -EROFS;
+	if (nr > max || bio->bi_iter.bi_sector > max - nr ||
+	    bio_unaligned(bio, bdev_get_queue(bdev)) ||
+	    !blk_filter_segments_aligned(bdev, bio))
+		return -EINVAL;
+	return 0;
+}
+
+static void bdev_filter_submit_own(struct bio *bio, void *priv)
+{
+	struct bdev_filter_core *core = priv;
+	struct block_device *bdev = bio->bi_bdev;
+
+	/* Below this filter, but not below one that took its place meanwhile. */
+	if (rcu_access_pointer(bdev->bd_filter) == core)
+		bio_set_flag(bio, BIO_FILTERED);
+	if (!blk_filter_check_bio(bio))
+		return;
+	/* In this order: throttling submits a bio as one that was filtered. */
+	if (bio_flagged(bio, BIO_FILTERED) && core->flt->on_partition &&
+	    __blk_filter_bio(bdev_whole(bdev), bio))
+		return;
+	if (!blk_throtl_bio(bio))
+		submit_bio_noacct_nocheck(bio, false);
+}
+
+/**
+ * bdev_filter_submit_wait - do I/O of a filter's own, and wait for it
+ * @flt: the filter
+ * @owned: a bio that the filter owns and does not finish before this returns; %NULL
+ *	in ->detached() of a filter with %BDEV_FILTER_SAVES
+ * @bio: a bio of the filter's own, with sectors relative to the device
+ *
+ * As submit_bio_wait(), for the device of the filter.  The bio is not shown to @flt;
+ * if that is the filter of a partition, it is shown to the filter of the whole disk.
+ *
+ * Drivers take the device for idle when nobody has it open.  So this needs an opener:
+ * that is the submitter of @owned, or the core, which opens the device before it calls
+ * ->detached(): for reading, as a device that is mounted may be closed for writing by
+ * others, which a filter below the mount is not.  The I/O is charged to the control group
+ * of @owned.
+ *
+ * Context: ->process() or ->detached().  May sleep, allocates without I/O.
+ *
+ * Return: 0, -ENODEV if the device is being removed, -EROFS for a write to a device
+ * that is read-only, -EINVAL if the bio goes beyond the end of the device, is not made
+ * of whole logical blocks, has segments that are not aligned as the device wants them,
+ * is empty and neither a flush nor a zone operation, or has flush flags and is no
+ * write, -EOPNOTSUPP for a write to a zoned device without %BDEV_FILTER_ZONED; else the
+ * error that the bio ended with.
+ */
+int bdev_filter_submit_wait(struct bdev_filter *flt, struct bio *owned,
+			    struct bio *bio)
+{
+	struct file *file = flt->core->file;
+	struct block_device *bdev;
+	int ret;
+
+	if (!owned && WARN_ON_ONCE(!(flt->ops->flags & BDEV_FILTER_SAVES) ||
+				   !READ_ONCE(flt->core->cut)))
+		return -EINVAL;
+	/* It was sent elsewhere: its submitter has opened another device. */
+	if (owned && !bio_flagged(owned, BIO_FILTERED))
+		return -EINVAL;
+	/* The device went before the core could open it. */
+	if (!owned && !file)
+		return -ENODEV;
+	bdev = owned ? owned->bi_bdev : file_bdev(file);
+	if (!flt->on_partition)
+		bdev = bdev_whole(bdev);
+	ret = bdev_filter_check_own(flt, bdev, bio);
+	if (ret)
+		return ret;
+
+	bio_clear_polled(bio);
+	/* Others wait for us: io.max and the like charge for it, but do not hold it up. */
+	bio->bi_opf |= REQ_META;
+	bio_set_dev(bio, bdev);
+	if (owned) {
+		bio_clone_blkg_association(bio, owned);
+		bio->bi_ioprio = owned->bi_ioprio;
+		bio->bi_write_hint = owned->bi_write_hint;
+	}
+	/* In ->process() nobody else submits that while we wait. */
+	if (owned)
+		blk_filter_flush_processed(flt->core);
+	bio_await(bio, flt->core, bdev_filter_submit_own);
+	return blk_status_to_errno(bio->bi_status);
+}
+EXPORT_SYMBOL_GPL(bdev_filter_submit_wait);
+
 /*
  * Keep the device of a filter, and its driver, for longer than an RCU read
- * section.  NULL if the filter left its slot or the device is going away.
+ * section, but not while waiting: the driver cannot be unloaded meanwhile.  NULL if
+ * the filter left its slot or the device is going away.
  */
-static struct block_device *bdev_filter_pin(struct bdev_filter *flt)
+static struct block_device *bdev_filter_pin(struct bdev_filter_core *core)
 {
 	struct block_device *bdev;
 
 	rcu_read_lock();
-	bdev = rcu_dereference(flt->bdev);
+	bdev = rcu_dereference(core->bdev);
 	if (bdev && !try_module_get(bdev->bd_disk->fops->owner))
 		bdev = NULL;
 	if (bdev && !kobject_get_unless_zero(bdev_kobj(bdev))) {
@@ -387,7 +947,6 @@ static struct block_device *bdev_filter_pin(struct bdev_filter *flt)
 	return bdev;
 }
 
-/* May sleep. */
 static void bdev_filter_unpin(struct block_device *bdev)
 {
 	struct module *owner = bdev->bd_disk->fops->owner;
@@ -396,82 +955,32 @@ static void bdev_filter_unpin(struct block_device *bdev)
 	module_put(owner);
 }
 
-static void bdev_filter_io_work(struct work_struct *work)
-{
-	struct bdev_filter_io *io =
-		container_of(work, struct bdev_filter_io, work);
-	struct block_device *bdev = io->bdev;
-	struct bdev_filter *flt = io->flt;
-
-	/* After this the memory of @io may be gone. */
-	bio_endio(io->bio);
-	bdev_filter_unpin(bdev);
-	bdev_filter_put(flt);
-}
-
-static void bdev_filter_io_end(struct bio *bio)
-{
-	struct bdev_filter_io *io = bio->bi_private;
-
-	bio->bi_end_io = io->end_io;
-	bio->bi_private = io->private;
-	blk_filter_qos_done(bio);
-	queue_work(bdev_filter_io_wq, &io->work);
-}
-
 /**
- * bdev_filter_submit_below - submit I/O of a filter's own to its device
+ * bdev_filter_bdev - the device that a filter is being attached to
  * @flt: the filter
- * @bio: a bio of the filter's own, with sectors relative to the device
- * @io: memory that stays valid until ->bi_end_io() of @bio is called
  *
- * The bio is not shown to @flt.  If that is the filter of a partition, the bio
- * is shown to the filter of the whole disk.  The device and @flt stay until the
- * bio has completed.  ->bi_end_io() is called in process context.
- *
- * Process context, may sleep.  From ->process() and ->detached(), where waiting for
- * the bio is possible too, or with a reference or a bio that was taken.
- *
- * Return: 0, -ENODEV if the device is being removed, -EINVAL if the bio goes beyond
- * the end of the device, is not made of whole logical blocks, or is empty and neither
- * a flush nor a zone operation.  If not 0, @bio is untouched.
+ * Context: ->attach() only; who attaches keeps the device until it returned.
  */
-int bdev_filter_submit_below(struct bdev_filter *flt, struct bio *bio,
-			     struct bdev_filter_io *io)
+struct block_device *bdev_filter_bdev(struct bdev_filter *flt)
 {
-	struct block_device *bdev = bdev_filter_pin(flt);
-
-	if (!bdev)
-		return -ENODEV;
-	/* Drivers take these for granted: a length of 0 is all of it to some. */
-	if (bdev_filter_beyond_end(bio, bdev, bio->bi_iter.bi_sector) ||
-	    !IS_ALIGNED(bio->bi_iter.bi_size, bdev_logical_block_size(bdev)) ||
-	    (!bio->bi_iter.bi_size && !(bio->bi_opf & REQ_PREFLUSH) &&
-	     !op_is_zone_mgmt(bio_op(bio)))) {
-		bdev_filter_unpin(bdev);
-		return -EINVAL;
-	}
-	refcount_inc(&flt->refs);
-	/* Nobody polls for it. */
-	bio_clear_polled(bio);
-	io->flt = flt;
-	io->bdev = bdev;
-	io->bio = bio;
-	io->end_io = bio->bi_end_io;
-	io->private = bio->bi_private;
-	INIT_WORK(&io->work, bdev_filter_io_work);
-	bio->bi_end_io = bdev_filter_io_end;
-	bio->bi_private = io;
-
-	bio_set_dev(bio, bdev_whole(bdev));
-	if (bdev_is_partition(bdev))
-		bio->bi_iter.bi_sector += bdev->bd_start_sect;
-	else
-		bio_set_flag(bio, BIO_FILTERED);
-	submit_bio_noacct(bio);
-	return 0;
+	return rcu_access_pointer(flt->core->bdev);
 }
-EXPORT_SYMBOL_GPL(bdev_filter_submit_below);
+EXPORT_SYMBOL_GPL(bdev_filter_bdev);
+
+static void bdev_filter_free(struct rcu_head *rcu)
+{
+	struct bdev_filter_core *core =
+		container_of(rcu, struct bdev_filter_core, rcu);
+
+	kfree(core->flt);
+	kfree(core);
+}
+
+void bdev_filter_put_core(struct bdev_filter_core *core)
+{
+	if (refcount_dec_and_test(&core->handles))
+		call_rcu(&core->rcu, bdev_filter_free);
+}
 
 /**
  * bdev_filter_get_handle - keep the memory of a filter
@@ -480,11 +989,11 @@ EXPORT_SYMBOL_GPL(bdev_filter_submit_below);
  * For bdev_filter_is_attached().  It keeps neither the filter on its device nor its
  * module.
  *
- * Any context.
+ * Context: Any.
  */
 void bdev_filter_get_handle(struct bdev_filter *flt)
 {
-	refcount_inc(&flt->handles);
+	refcount_inc(&flt->core->handles);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_get_handle);
 
@@ -492,12 +1001,11 @@ EXPORT_SYMBOL_GPL(bdev_filter_get_handle);
  * bdev_filter_put_handle - undo bdev_filter_get_handle()
  * @flt: the filter
  *
- * Any context.
+ * Context: Any.
  */
 void bdev_filter_put_handle(struct bdev_filter *flt)
 {
-	if (refcount_dec_and_test(&flt->handles))
-		kfree_rcu(flt, rcu);
+	bdev_filter_put_core(flt->core);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_put_handle);
 
@@ -508,149 +1016,128 @@ EXPORT_SYMBOL_GPL(bdev_filter_put_handle);
  * True from attach, after ->attach(), until the moment when bios begin to pass it
  * by, which is before ->detached().
  *
- * Any context.
+ * Context: Any.
  */
 bool bdev_filter_is_attached(struct bdev_filter *flt)
 {
+	struct bdev_filter_core *core = flt->core;
 	struct block_device *bdev;
 	bool attached;
 
+	/* The state is set before the filter enters its slot, changed before it leaves. */
 	rcu_read_lock();
-	bdev = rcu_dereference(flt->bdev);
-	attached = bdev && rcu_access_pointer(bdev->bd_filter) == flt;
+	bdev = rcu_dereference(core->bdev);
+	attached = bdev && rcu_access_pointer(bdev->bd_filter) == core &&
+		READ_ONCE(core->state) == BDEV_FILTER_STATE_ATTACHED;
 	rcu_read_unlock();
 	return attached;
 }
 EXPORT_SYMBOL_GPL(bdev_filter_is_attached);
 
 /* Undo what bdev_filter_create() did; the last that happens to a filter. */
-static void bdev_filter_destroy(struct bdev_filter *flt)
-{
-	struct block_device *bdev;
-
-	/* Nothing is queued any more, but ->process() may not be through. */
-	destroy_workqueue(flt->wq);
-	if (flt->ops->release)
-		flt->ops->release(flt);
-	bdev = rcu_replace_pointer(flt->bdev, NULL, true);
-	if (bdev && flt->state == BDEV_FILTER_STATE_DETACHED)
-		bdev_filter_unpin(bdev);
-	blk_filter_destroy_hooks(flt);
-	static_branch_dec(&blk_filter_key);
-	free_percpu(flt->pcpu);
-	module_put(flt->owner);
-	/* Last, as who finds it there waits for this, with the module kept. */
-	spin_lock(&bdev_filter_list_lock);
-	list_del(&flt->entry);
-	spin_unlock(&bdev_filter_list_lock);
-	complete_all(&flt->released);
-	bdev_filter_put_handle(flt);
-}
-
 static void bdev_filter_release_work(struct work_struct *work)
 {
-	bdev_filter_destroy(container_of(work, struct bdev_filter,
-					 release_work));
+	struct bdev_filter_core *core =
+		container_of(work, struct bdev_filter_core, release_work);
+	const struct bdev_filter_operations *ops = core->flt->ops;
+	struct bdev_filter_lane *lane, *next;
+	unsigned int memflags = memalloc_noio_save();
+
+	/* Nothing is queued any more, but ->process() may not be through. */
+	if (core->process_wq)
+		destroy_workqueue(core->process_wq);
+	if (core->lane_wq)
+		destroy_workqueue(core->lane_wq);
+	if (core->attached && ops->release)
+		ops->release(core->flt);
+	blk_filter_close_targets(core);
+	list_for_each_entry_safe(lane, next, &core->lanes, entry)
+		kfree(lane);
+	if (core->hooks)
+		blk_filter_destroy_hooks(core);
+	RCU_INIT_POINTER(core->bdev, NULL);
+	if (core->attached)
+		static_branch_dec(&blk_filter_key);
+	free_percpu(core->pcpu);
+	module_put(core->owner);
+	/* Last, as who finds it there waits for this, with the module kept. */
+	spin_lock(&bdev_filter_list_lock);
+	list_del(&core->entry);
+	spin_unlock(&bdev_filter_list_lock);
+	complete_all(&core->released);
+	bdev_filter_put_core(core);
+	memalloc_noio_restore(memflags);
 }
 
-/**
- * bdev_filter_get - get a reference to the filter of a device
- * @bdev: the device
- *
- * Any context.  The reference keeps the filter from being released and its
- * module from being unloaded, not from being detached.
- *
- * Return: the filter, or %NULL if the device has none.
- */
-struct bdev_filter *bdev_filter_get(struct block_device *bdev)
+/* Put a reference that kept the filter working.  Any context. */
+void bdev_filter_put(struct bdev_filter_core *core)
 {
-	struct bdev_filter *flt;
-
-	rcu_read_lock();
-	flt = rcu_dereference(bdev->bd_filter);
-	if (flt && !refcount_inc_not_zero(&flt->refs))
-		flt = NULL;
-	rcu_read_unlock();
-	return flt;
+	if (refcount_dec_and_test(&core->refs))
+		queue_work(system_dfl_wq, &core->release_work);
 }
-EXPORT_SYMBOL_GPL(bdev_filter_get);
-
-/**
- * bdev_filter_put - put a reference to a filter
- * @flt: the filter
- *
- * Any context.
- */
-void bdev_filter_put(struct bdev_filter *flt)
-{
-	if (!refcount_dec_and_test(&flt->refs))
-		return;
-	/* The slot's reference was put by someone who had none: undo that. */
-	if (WARN_ON_ONCE(READ_ONCE(flt->state) == BDEV_FILTER_STATE_ATTACHED))
-		refcount_set(&flt->refs, 1);
-	else
-		/* Not ours: the method may wait for work that no rescuer does. */
-		queue_work(system_dfl_wq, &flt->release_work);
-}
-EXPORT_SYMBOL_GPL(bdev_filter_put);
 
 /*
- * The rest of a detach or removal, once @flt left its slot.  After the grace
- * period nobody is in ->submit_bio() any more, so what is owned can only become
- * less, and the reference of the slot can go.
+ * The filter is to leave its device: it may take nothing any more, and what it has
+ * goes on.
  */
-static void bdev_filter_cut_work(struct work_struct *work)
+static void bdev_filter_request_leave(struct bdev_filter_core *core)
 {
-	struct bdev_filter *flt =
-		container_of(work, struct bdev_filter, cut_work);
+	lockdep_assert_held(&core->lock);
 
-	synchronize_rcu();
-	/*
-	 * ->process() must not keep a bio that ->detached() does not know, nor run
-	 * without the reference of the slot.
-	 */
-	spin_lock_irq(&flt->lock);
-	flt->detaching = true;
-	spin_unlock_irq(&flt->lock);
-	flush_work(&flt->work);
-	if (flt->ops->detached)
-		flt->ops->detached(flt, flt->state == BDEV_FILTER_STATE_REMOVED ?
-				   BDEV_FILTER_REMOVED : BDEV_FILTER_DETACHED);
-	spin_lock_irq(&flt->lock);
-	flt->draining = true;
-	queue_work(flt->wq, &flt->work);
-	spin_unlock_irq(&flt->lock);
-	bdev_filter_put(flt);
+	if (core->leaving || !core->process_wq)
+		return;
+	WRITE_ONCE(core->leaving, true);
+	wake_up_all(&core->wait);
+	queue_work(core->process_wq, &core->process_lane.work);
+}
+
+/* Hold up the writes to a zoned device until those are submitted that we have. */
+static void bdev_filter_close_gate(struct bdev_filter_core *core,
+				   struct block_device *bdev)
+{
+	lockdep_assert_held(&core->lock);
+
+	if (core->process_wq && !core->leaving && bdev_is_zoned(bdev))
+		WRITE_ONCE(core->gated, true);
+}
+
+/*
+ * Have ->detached() called and the reference of the slot dropped, once: by now if the
+ * filter has left, else when it has.
+ */
+static void bdev_filter_start_cut(struct bdev_filter_core *core)
+{
+	lockdep_assert_held(&core->lock);
+
+	if (core->cutting)
+		return;
+	core->cutting = true;
+	/* For cut_work, which waits for the release. */
+	refcount_inc(&core->handles);
+	bdev_filter_request_leave(core);
+	if (core->left || !core->process_wq)
+		queue_work(system_dfl_wq, &core->cut_work);
 }
 
 static bool bdev_filter_publish(struct block_device *bdev,
-				struct bdev_filter *flt)
+				struct bdev_filter_core *core)
 {
 	/* Before anyone can see it: it may be detached at once. */
-	flt->state = BDEV_FILTER_STATE_ATTACHED;
+	core->state = BDEV_FILTER_STATE_ATTACHED;
 	if (!unrcu_pointer(cmpxchg(&bdev->bd_filter, NULL,
-				   RCU_INITIALIZER(flt))))
+				   RCU_INITIALIZER(core))))
 		return true;
-	flt->state = BDEV_FILTER_STATE_NEW;
+	core->state = BDEV_FILTER_STATE_NEW;
 	return false;
 }
 
 static bool bdev_filter_unpublish(struct block_device *bdev,
-				  struct bdev_filter *flt,
-				  enum bdev_filter_state state)
+				  struct bdev_filter_core *core)
 {
-	if (unrcu_pointer(cmpxchg(&bdev->bd_filter, RCU_INITIALIZER(flt),
-				  NULL)) != flt)
+	if (unrcu_pointer(cmpxchg(&bdev->bd_filter, RCU_INITIALIZER(core),
+				  NULL)) != core)
 		return false;
-	WRITE_ONCE(flt->state, state);
-	if (state == BDEV_FILTER_STATE_DETACHED) {
-		__module_get(bdev->bd_disk->fops->owner);
-		get_device(&bdev->bd_device);
-	} else {
-		RCU_INIT_POINTER(flt->bdev, NULL);
-	}
-	trace_bdev_filter_detach(flt);
-	queue_work(bdev_filter_wq, &flt->cut_work);
+	RCU_INIT_POINTER(core->bdev, NULL);
 	return true;
 }
 
@@ -706,32 +1193,70 @@ static void blk_filter_uevent(struct block_device *bdev,
 	memalloc_noio_restore(memflags);
 }
 
-/*
- * Take @flt out of the slot of @bdev, unless somebody else did; %NULL stands for
- * whatever is there.  For a detach the caller has pinned @bdev.
- */
-static void bdev_filter_cut(struct block_device *bdev, struct bdev_filter *flt,
-			    enum bdev_filter_state state)
+/* The filter loses its device, by a detach or a removal, whoever was first. */
+static bool bdev_filter_lose(struct block_device *bdev,
+			     struct bdev_filter_core *core,
+			     enum bdev_filter_state state)
 {
-	struct gendisk *disk = bdev->bd_disk;
-	bool won;
+	lockdep_assert_held(&bdev->bd_disk->filter_lock);
 
-	mutex_lock(&disk->filter_lock);
-	if (!flt)
-		flt = rcu_dereference_protected(bdev->bd_filter,
-						lockdep_is_held(&disk->filter_lock));
-	/* Nobody but us takes it out of its slot, so it has its own handle. */
-	if (flt)
-		refcount_inc(&flt->handles);
-	won = flt && bdev_filter_unpublish(bdev, flt, state);
-	if (won) {
-		blk_filter_update_flags(disk, NULL);
-		blk_filter_uevent(bdev, flt, "detach");
+	if (core->state != BDEV_FILTER_STATE_ATTACHED)
+		return false;
+	spin_lock_irq(&core->lock);
+	WRITE_ONCE(core->state, state);
+	if (state == BDEV_FILTER_STATE_DETACHED)
+		bdev_filter_close_gate(core, bdev);
+	bdev_filter_route(core);
+	spin_unlock_irq(&core->lock);
+	trace_bdev_filter_detach(core->flt);
+	blk_filter_uevent(bdev, core->flt, "detach");
+	return true;
+}
+
+static void bdev_filter_empty_slot(struct block_device *bdev,
+				   struct bdev_filter_core *core)
+{
+	lockdep_assert_held(&bdev->bd_disk->filter_lock);
+
+	if (bdev_filter_unpublish(bdev, core))
+		blk_filter_update_flags(bdev->bd_disk, NULL);
+}
+
+static void bdev_filter_going(struct block_device *bdev,
+			      struct bdev_filter_core *core)
+{
+	spin_lock_irq(&core->lock);
+	WRITE_ONCE(core->going, true);
+	bdev_filter_close_gate(core, bdev);
+	bdev_filter_route(core);
+	bdev_filter_request_leave(core);
+	spin_unlock_irq(&core->lock);
+}
+
+/*
+ * The disk is about to be removed, or is dead: have its filters let go of what they
+ * keep, which may be what somebody waits for with open_mutex held.  No filter can be
+ * attached any more.
+ *
+ * Without filter_lock, under which uevents are sent: they may wait for memory, and that
+ * for I/O of this disk.  The slot keeps its reference for longer than the RCU read section.
+ */
+void blk_filter_going(struct gendisk *disk)
+{
+	struct bdev_filter_core *core;
+	struct block_device *part;
+	unsigned long idx;
+
+	WRITE_ONCE(disk->filter_going, true);
+	/* We see the filter, or bdev_filter_attach() sees this: it has a cmpxchg() between. */
+	smp_mb();
+	rcu_read_lock();
+	xa_for_each(&disk->part_tbl, idx, part) {
+		core = rcu_dereference(part->bd_filter);
+		if (core)
+			bdev_filter_going(part, core);
 	}
-	mutex_unlock(&disk->filter_lock);
-
-	if (flt)
-		bdev_filter_put_handle(flt);
+	rcu_read_unlock();
 }
 
 /*
@@ -744,7 +1269,24 @@ static void bdev_filter_cut(struct block_device *bdev, struct bdev_filter *flt,
  */
 void blk_filter_remove(struct block_device *bdev)
 {
-	bdev_filter_cut(bdev, NULL, BDEV_FILTER_STATE_REMOVED);
+	struct gendisk *disk = bdev->bd_disk;
+	struct bdev_filter_core *core;
+
+	mutex_lock(&disk->filter_lock);
+	core = rcu_dereference_protected(bdev->bd_filter,
+					 lockdep_is_held(&disk->filter_lock));
+	if (core) {
+		/* Whose detach has begun can be released once the slot is empty. */
+		refcount_inc(&core->handles);
+		bdev_filter_lose(bdev, core, BDEV_FILTER_STATE_REMOVED);
+		bdev_filter_empty_slot(bdev, core);
+		spin_lock_irq(&core->lock);
+		bdev_filter_start_cut(core);
+		spin_unlock_irq(&core->lock);
+		wake_up_all(&core->wait);
+		bdev_filter_put_core(core);
+	}
+	mutex_unlock(&disk->filter_lock);
 }
 
 /*
@@ -753,36 +1295,129 @@ void blk_filter_remove(struct block_device *bdev)
  */
 void blk_filter_evict(struct block_device *bdev)
 {
-	struct bdev_filter *flt = rcu_access_pointer(bdev->bd_filter);
+	struct bdev_filter_core *core = rcu_access_pointer(bdev->bd_filter);
 
-	if (likely(!flt))
+	if (likely(!core))
 		return;
 	WARN_ONCE(1, "filter attached to an evicted block device\n");
-	bdev_filter_unpublish(bdev, flt, BDEV_FILTER_STATE_REMOVED);
+	refcount_inc(&core->handles);
+	bdev_filter_unpublish(bdev, core);
+	spin_lock_irq(&core->lock);
+	core->state = BDEV_FILTER_STATE_REMOVED;
+	bdev_filter_start_cut(core);
+	spin_unlock_irq(&core->lock);
+	wake_up_all(&core->wait);
+	bdev_filter_put_core(core);
 }
 
 /*
- * Detach @flt from its device, unless somebody else did, and wait until it has
- * been released.  If @killable, a fatal signal ends the wait, not the detach.  The
- * caller holds a handle.
+ * Detach a filter from its device, unless somebody else did.  Does not wait for the
+ * rest.  The caller keeps @bdev, and has a handle.
  */
-int __bdev_filter_detach(struct bdev_filter *flt, bool killable)
+void bdev_filter_start_detach(struct block_device *bdev,
+			      struct bdev_filter_core *core)
 {
-	struct block_device *bdev = bdev_filter_pin(flt);
+	struct gendisk *disk = bdev->bd_disk;
+
+	mutex_lock(&disk->filter_lock);
+	if (bdev_filter_lose(bdev, core, BDEV_FILTER_STATE_DETACHED)) {
+		/* With a gate, or I/O to come, cut_work does it. */
+		if (!core->gated && !(core->flt->ops->flags & BDEV_FILTER_SAVES))
+			bdev_filter_empty_slot(bdev, core);
+		spin_lock_irq(&core->lock);
+		bdev_filter_start_cut(core);
+		spin_unlock_irq(&core->lock);
+	}
+	mutex_unlock(&disk->filter_lock);
+}
+
+/* Close a device here and now.  In work only: no locks are held there. */
+void blk_filter_close(struct file *file)
+{
+	get_file(file);
+	bdev_fput(file);
+	__fput_sync(file);
+}
+
+/* An opener for ->detached(), as any other: the device is then in use. */
+static struct file *bdev_filter_open(struct bdev_filter_core *core)
+{
+	struct file *file;
+
+	if (!rcu_access_pointer(core->bdev))
+		return NULL;
+	file = bdev_file_open_by_dev(core->devt, BLK_OPEN_READ, NULL, NULL);
+	if (IS_ERR(file))
+		return NULL;
+	/* The number may be another device's by now; an open one keeps its memory. */
+	if (file_bdev(file) == rcu_access_pointer(core->bdev))
+		return file;
+	blk_filter_close(file);
+	return NULL;
+}
+
+static void bdev_filter_wait_and_tell(struct bdev_filter_core *core)
+{
+	if (!wait_for_completion_timeout(&core->released, BDEV_FILTER_WAIT))
+		pr_warn("%s: %s was removed and waits for %u bios\n",
+			core->flt->dev_name, core->flt->name,
+			refcount_read(&core->refs));
+}
+
+/* The last but the release: the filter has left its device. */
+static void bdev_filter_cut_work(struct work_struct *work)
+{
+	struct bdev_filter_core *core =
+		container_of(work, struct bdev_filter_core, cut_work);
+	const struct bdev_filter_operations *ops = core->flt->ops;
+	unsigned int memflags = memalloc_noio_save();
+	struct block_device *bdev;
+	bool removed;
+
+	wait_event(core->wait, !READ_ONCE(core->gated));
+	removed = core->state == BDEV_FILTER_STATE_REMOVED;
+	if (!removed && (ops->flags & BDEV_FILTER_SAVES))
+		core->file = bdev_filter_open(core);
+	/* Else it is out of its slot already. */
+	bdev = bdev_filter_pin(core);
+	if (bdev) {
+		mutex_lock(&bdev->bd_disk->filter_lock);
+		bdev_filter_empty_slot(bdev, core);
+		mutex_unlock(&bdev->bd_disk->filter_lock);
+		bdev_filter_unpin(bdev);
+	}
+	/* Its driver is being unloaded: then the removal is on its way, and does it. */
+	wait_event(core->wait, !rcu_access_pointer(core->bdev));
+	WRITE_ONCE(core->cut, true);
+	synchronize_rcu();
+	if (ops->detached)
+		ops->detached(core->flt, removed ? BDEV_FILTER_REMOVED :
+						   BDEV_FILTER_DETACHED);
+	if (core->file)
+		blk_filter_close(core->file);
+	core->file = NULL;
+	bdev_filter_put(core);
+	/* Who detaches waits, and says so; who removes does not. */
+	if (removed)
+		bdev_filter_wait_and_tell(core);
+	bdev_filter_put_core(core);
+	memalloc_noio_restore(memflags);
+}
+
+/*
+ * Wait until a filter has been released.  If @killable, a fatal signal ends the wait.
+ * The caller has a handle.
+ */
+int bdev_filter_wait_released(struct bdev_filter_core *core, bool killable)
+{
 	bool told = false;
 	long ret;
 
-	/* If the device is going away, removal will do it. */
-	if (bdev) {
-		bdev_filter_cut(bdev, flt, BDEV_FILTER_STATE_DETACHED);
-		bdev_filter_unpin(bdev);
-	}
-
 	for (;;) {
 		ret = killable ?
-			wait_for_completion_killable_timeout(&flt->released,
+			wait_for_completion_killable_timeout(&core->released,
 							     BDEV_FILTER_WAIT) :
-			wait_for_completion_timeout(&flt->released,
+			wait_for_completion_timeout(&core->released,
 						    BDEV_FILTER_WAIT);
 		if (ret > 0)
 			return 0;
@@ -790,20 +1425,49 @@ int __bdev_filter_detach(struct bdev_filter *flt, bool killable)
 			return -EINTR;
 		if (!told)
 			pr_warn("%s: detach of %s waits for %u bios\n",
-				flt->dev_name, flt->name,
-				refcount_read(&flt->refs));
+				core->flt->dev_name, core->flt->name,
+				refcount_read(&core->refs));
 		told = true;
 	}
 }
 
-/* In one of its methods? */
-static bool bdev_filter_in_method(struct bdev_filter *flt)
+/* The caller has a handle. */
+static void bdev_filter_pin_and_detach(struct bdev_filter_core *core)
+{
+	struct block_device *bdev = bdev_filter_pin(core);
+
+	/* If the device is going away, removal will do it. */
+	if (bdev) {
+		bdev_filter_start_detach(bdev, core);
+		bdev_filter_unpin(bdev);
+	}
+}
+
+static void bdev_filter_detach_work(struct work_struct *work)
+{
+	struct bdev_filter_core *core =
+		container_of(work, struct bdev_filter_core, detach_work);
+
+	bdev_filter_pin_and_detach(core);
+	bdev_filter_put_core(core);
+}
+
+/* In one of its methods?  They run in an RCU read section, atomically, or in work. */
+static bool bdev_filter_in_method(struct bdev_filter_core *core)
 {
 	struct work_struct *work = current_work();
 
-	return blk_filter_atomic() ||
-		(work && (work == &flt->work || work == &flt->cut_work ||
-			  work == &flt->release_work));
+#ifdef CONFIG_PREEMPT_COUNT
+	if (!preemptible())
+		return true;
+#else
+	if (raw_cpu_read(blk_filter_depth))
+		return true;
+#endif
+	return rcu_preempt_depth() || in_interrupt() ||
+		(work && (work == &core->process_lane.work ||
+			  work == &core->cut_work ||
+			  work == &core->release_work));
 }
 
 /**
@@ -817,46 +1481,56 @@ static bool bdev_filter_in_method(struct bdev_filter *flt)
  * filter then goes away by itself when it has finished its last bio.  @flt may not be
  * used afterwards.
  *
- * Process context, may sleep.  Not from the filter's own methods, nor from what is
- * called on completion of a bio that it armed or of its own: that would wait for
- * itself.
+ * A filter must not call this for itself from its methods, nor from the end_io
+ * function of a bio that it armed: it would wait for itself.  The kernel warns then,
+ * once, and the filter is detached without waiting.
+ *
+ * Context: Process context, may sleep.
  */
 void bdev_filter_detach(struct bdev_filter *flt)
 {
+	struct bdev_filter_core *core = flt->core;
 	bool killable = false;
 
-	if (WARN_ON_ONCE(READ_ONCE(flt->state) == BDEV_FILTER_STATE_NEW) ||
-	    WARN_ON_ONCE(bdev_filter_in_method(flt)))
+	if (WARN_ON_ONCE(!core ||
+			 READ_ONCE(core->state) == BDEV_FILTER_STATE_NEW))
 		return;
-	/* A module whose init fails goes whoever has a reference to it. */
-	if (refcount_inc_not_zero(&flt->refs)) {
-		killable = bdev_filter_owner_is_live(flt->ops);
-		bdev_filter_put(flt);
+	if (WARN_ON_ONCE(bdev_filter_in_method(core))) {
+		/* The handle passes to the work. */
+		queue_work(system_dfl_wq, &core->detach_work);
+		return;
 	}
-	__bdev_filter_detach(flt, killable);
-	bdev_filter_put_handle(flt);
+	bdev_filter_pin_and_detach(core);
+	/* A module whose init fails goes whoever has a reference to it. */
+	if (refcount_inc_not_zero(&core->refs)) {
+		killable = bdev_filter_owner_is_live(flt->ops);
+		bdev_filter_put(core);
+	}
+	bdev_filter_wait_released(core, killable);
+	bdev_filter_put_core(core);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_detach);
 
 /* A module goes: detach what its init function attached before it failed. */
 void blk_filter_detach_module(struct module *module)
 {
-	struct bdev_filter *flt;
+	struct bdev_filter_core *core;
 
 again:
 	spin_lock(&bdev_filter_list_lock);
-	list_for_each_entry(flt, &bdev_filter_list, entry) {
-		if (flt->owner != module)
+	list_for_each_entry(core, &bdev_filter_list, entry) {
+		if (core->owner != module)
 			continue;
 		/* On the list it has its own handle. */
-		refcount_inc(&flt->handles);
+		refcount_inc(&core->handles);
 		spin_unlock(&bdev_filter_list_lock);
 		/* Else it is about to be released, with its module put already. */
-		if (READ_ONCE(flt->state) == BDEV_FILTER_STATE_ATTACHED)
-			pr_warn("%s: %s was not detached\n", flt->dev_name,
-				flt->name);
-		__bdev_filter_detach(flt, false);
-		bdev_filter_put_handle(flt);
+		if (READ_ONCE(core->state) == BDEV_FILTER_STATE_ATTACHED)
+			pr_warn("%s: %s was not detached\n",
+				core->flt->dev_name, core->flt->name);
+		bdev_filter_pin_and_detach(core);
+		bdev_filter_wait_released(core, false);
+		bdev_filter_put_core(core);
 		goto again;
 	}
 	spin_unlock(&bdev_filter_list_lock);
@@ -874,6 +1548,7 @@ static bool blk_filter_may_attach(struct block_device *bdev)
 	lockdep_assert_held(&disk->filter_lock);
 
 	return !inode_unhashed(bdev->bd_mapping->host) && disk_live(disk) &&
+		!READ_ONCE(disk->filter_going) &&
 		!test_bit(GD_DEAD, &disk->state) &&
 		!(disk->flags & GENHD_FL_HIDDEN);
 }
@@ -895,83 +1570,120 @@ static bool blk_filter_supported(struct block_device *bdev, unsigned int flags)
 static int bdev_filter_check_slot(struct block_device *bdev,
 				  const struct bdev_filter_operations *ops)
 {
-	struct bdev_filter *flt;
+	struct bdev_filter_core *core;
 	int ret = 0;
 
 	rcu_read_lock();
-	flt = rcu_dereference(bdev->bd_filter);
-	if (flt)
-		ret = strcmp(flt->name, ops->name) ? -EBUSY : -EALREADY;
+	core = rcu_dereference(bdev->bd_filter);
+	if (core)
+		ret = strcmp(core->flt->name, ops->name) ? -EBUSY : -EALREADY;
 	rcu_read_unlock();
 	return ret;
 }
 
-static struct bdev_filter *
+/* What a filter that takes bios needs of its own. */
+static int bdev_filter_create_workers(struct bdev_filter_core *core)
+{
+	const char *dev_name = core->flt->dev_name;
+
+	core->process_wq = alloc_ordered_workqueue("blkf-%.24s", WQ_MEM_RECLAIM,
+						   dev_name);
+	core->lane_wq = alloc_workqueue("blkfl-%.24s",
+					WQ_MEM_RECLAIM | WQ_UNBOUND, 0,
+					dev_name);
+	if (!core->process_wq || !core->lane_wq)
+		return -ENOMEM;
+	bdev_filter_init_lane(core, &core->process_lane, core->process_wq,
+			      bdev_filter_process_work);
+	bdev_filter_init_lane(core, &core->lane, core->lane_wq,
+			      bdev_filter_lane_work);
+	return 0;
+}
+
+static struct bdev_filter_core *
+bdev_filter_alloc(struct block_device *bdev,
+		  const struct bdev_filter_operations *ops)
+{
+	struct bdev_filter_core *core = kzalloc_obj(*core);
+	struct bdev_filter *flt = kzalloc(ops->size, GFP_KERNEL);
+
+	if (!core || !flt)
+		goto out_free;
+	core->pcpu = alloc_percpu(struct bdev_filter_pcpu);
+	if (!core->pcpu)
+		goto out_free;
+
+	flt->ops = ops;
+	flt->core = core;
+	flt->on_partition = bdev_is_partition(bdev);
+	strscpy(flt->name, ops->name);
+	snprintf(flt->dev_name, sizeof(flt->dev_name), "%pg", bdev);
+
+	core->flt = flt;
+	core->submit_bio = ops->submit_bio;
+	core->owner = ops->owner;
+	core->devt = bdev->bd_dev;
+	RCU_INIT_POINTER(core->bdev, bdev);
+	refcount_set(&core->refs, 1);
+	refcount_set(&core->handles, 1);
+	spin_lock_init(&core->lock);
+	init_waitqueue_head(&core->wait);
+	init_completion(&core->released);
+	INIT_LIST_HEAD(&core->lanes);
+	INIT_LIST_HEAD(&core->entry);
+	INIT_WORK(&core->cut_work, bdev_filter_cut_work);
+	INIT_WORK(&core->detach_work, bdev_filter_detach_work);
+	INIT_WORK(&core->release_work, bdev_filter_release_work);
+	return core;
+
+out_free:
+	kfree(flt);
+	kfree(core);
+	return NULL;
+}
+
+/* The one way out for a filter that never was in a slot; @core is gone then. */
+static void bdev_filter_abandon(struct bdev_filter_core *core)
+{
+	refcount_inc(&core->handles);
+	bdev_filter_put(core);
+	wait_for_completion(&core->released);
+	bdev_filter_put_core(core);
+}
+
+static struct bdev_filter_core *
 bdev_filter_create(struct block_device *bdev,
 		   const struct bdev_filter_operations *ops, void *data,
 		   const char *options)
 {
-	struct bdev_filter *flt;
+	struct bdev_filter_core *core;
 	int ret;
 
 	/* It is registered but being unloaded: as good as not there. */
 	if (!try_module_get(ops->owner))
 		return ERR_PTR(-ENOENT);
-
-	ret = -ENOMEM;
-	flt = kzalloc(ops->size, GFP_KERNEL);
-	if (!flt)
-		goto out_put_module;
-	refcount_set(&flt->handles, 1);
-	flt->pcpu = alloc_percpu(struct bdev_filter_pcpu);
-	if (!flt->pcpu)
-		goto out_free;
-
-	flt->ops = ops;
-	flt->owner = ops->owner;
-	INIT_LIST_HEAD(&flt->entry);
-	strscpy(flt->name, ops->name);
-	snprintf(flt->dev_name, sizeof(flt->dev_name), "%pg", bdev);
-	RCU_INIT_POINTER(flt->bdev, bdev);
-	refcount_set(&flt->refs, 1);
-	flt->on_partition = bdev_is_partition(bdev);
-	spin_lock_init(&flt->lock);
-	init_completion(&flt->released);
-	INIT_WORK(&flt->work, bdev_filter_work);
-	INIT_WORK(&flt->cut_work, bdev_filter_cut_work);
-	INIT_WORK(&flt->release_work, bdev_filter_release_work);
-
-	/* Of its own: with a shared one stacked filters wait for each other. */
-	flt->wq = alloc_ordered_workqueue("blkf-%s", WQ_MEM_RECLAIM,
-					  flt->dev_name);
-	if (!flt->wq)
-		goto out_free_pcpu;
-	if (blk_filter_create_hooks(flt))
-		goto out_free_wq;
-
-	if (ops->attach) {
-		ret = ops->attach(flt, data, options);
-		if (ret)
-			goto out_free_hooks;
+	core = bdev_filter_alloc(bdev, ops);
+	if (!core) {
+		module_put(ops->owner);
+		return ERR_PTR(-ENOMEM);
 	}
+
+	ret = 0;
+	if (ops->flags & BDEV_FILTER_TAKES)
+		ret = bdev_filter_create_workers(core);
+	if (!ret && (ops->flags & BDEV_FILTER_ARMS))
+		ret = blk_filter_create_hooks(core);
+	if (!ret && ops->attach)
+		ret = ops->attach(core->flt, data, options);
+	if (ret) {
+		bdev_filter_abandon(core);
+		return ERR_PTR(ret);
+	}
+	core->attached = true;
 
 	/* Before it is published: a filter in a slot is never overlooked. */
 	static_branch_inc(&blk_filter_key);
-	return flt;
-
-out_free_hooks:
-	blk_filter_destroy_hooks(flt);
-out_free_wq:
-	destroy_workqueue(flt->wq);
-out_free_pcpu:
-	free_percpu(flt->pcpu);
-out_free:
-	/* ->attach() may have got handles, and put them, or not yet. */
-	RCU_INIT_POINTER(flt->bdev, NULL);
-	bdev_filter_put_handle(flt);
-out_put_module:
-	module_put(ops->owner);
-	return ERR_PTR(ret);
+	return core;
 }
 
 /**
@@ -987,7 +1699,7 @@ out_put_module:
  * what it has attached is detached before the module goes; the memory of the filter
  * is lost then.
  *
- * Process context, may sleep.
+ * Context: Process context, may sleep.
  *
  * Return: the filter, to be given to bdev_filter_detach() once, or -EALREADY or
  * -EBUSY if there is a filter of the same or another kind on the device already,
@@ -1001,7 +1713,7 @@ struct bdev_filter *bdev_filter_attach(struct block_device *bdev,
 {
 	struct gendisk *disk = bdev->bd_disk;
 	sector_t nr_sectors = bdev_nr_sectors(bdev);
-	struct bdev_filter *flt;
+	struct bdev_filter_core *core;
 	int ret;
 
 	if (options && *options && !(ops->flags & BDEV_FILTER_OPTIONS))
@@ -1009,13 +1721,16 @@ struct bdev_filter *bdev_filter_attach(struct block_device *bdev,
 	ret = bdev_filter_check_slot(bdev, ops);
 	if (ret)
 		return ERR_PTR(ret);
+	/* Before ->attach(), which may do a lot; once more when it cannot change. */
+	if (!blk_filter_supported(bdev, ops->flags))
+		return ERR_PTR(-EOPNOTSUPP);
 
-	flt = bdev_filter_create(bdev, ops, data, options ?: "");
-	if (IS_ERR(flt))
-		return flt;
+	core = bdev_filter_create(bdev, ops, data, options ?: "");
+	if (IS_ERR(core))
+		return ERR_CAST(core);
 
 	mutex_lock(&disk->filter_lock);
-	refcount_inc(&flt->handles);
+	refcount_inc(&core->handles);
 	if (!blk_filter_may_attach(bdev))
 		ret = -ENODEV;
 	else if (!blk_filter_supported(bdev, ops->flags))
@@ -1024,12 +1739,15 @@ struct bdev_filter *bdev_filter_attach(struct block_device *bdev,
 		goto out_unlock;
 	/* First: no bio passes by a filter that is attached. */
 	blk_filter_update_flags(disk, bdev);
-	if (bdev_filter_publish(bdev, flt)) {
+	if (bdev_filter_publish(bdev, core)) {
 		spin_lock(&bdev_filter_list_lock);
-		list_add(&flt->entry, &bdev_filter_list);
+		list_add(&core->entry, &bdev_filter_list);
 		spin_unlock(&bdev_filter_list_lock);
-		trace_bdev_filter_attach(flt);
-		blk_filter_uevent(bdev, flt, "attach");
+		trace_bdev_filter_attach(core->flt);
+		blk_filter_uevent(bdev, core->flt, "attach");
+		/* Since it was looked at: the removal, which waits for us, has more. */
+		if (READ_ONCE(disk->filter_going))
+			bdev_filter_going(bdev, core);
 	} else {
 		ret = bdev_filter_check_slot(bdev, ops) ?: -EBUSY;
 		blk_filter_update_flags(disk, NULL);
@@ -1038,25 +1756,13 @@ out_unlock:
 	mutex_unlock(&disk->filter_lock);
 
 	if (ret) {
-		bdev_filter_put_handle(flt);
-		bdev_filter_destroy(flt);
+		bdev_filter_put_core(core);
+		bdev_filter_abandon(core);
 		return ERR_PTR(ret);
 	}
-	/* Set while ->attach() looked at it, by someone who did not see @flt? */
+	/* Set while ->attach() looked at it, by someone who did not see the filter? */
 	if (bdev_nr_sectors(bdev) != nr_sectors)
 		__blk_filter_resized(bdev);
-	return flt;
+	return core->flt;
 }
 EXPORT_SYMBOL_GPL(bdev_filter_attach);
-
-static int __init blk_filter_init(void)
-{
-	bdev_filter_wq = alloc_workqueue("blk-filter",
-					 WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	bdev_filter_io_wq = alloc_workqueue("blk-filter-io",
-					    WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	if (!bdev_filter_wq || !bdev_filter_io_wq)
-		panic("Failed to create the blk-filter workqueues\n");
-	return 0;
-}
-subsys_initcall(blk_filter_init);

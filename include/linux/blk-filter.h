@@ -5,11 +5,7 @@
 #include <linux/bio.h>
 #include <linux/blk-crypto.h>
 #include <linux/blkdev.h>
-#include <linux/completion.h>
-#include <linux/mempool.h>
-#include <linux/refcount.h>
-#include <linux/spinlock.h>
-#include <linux/workqueue.h>
+#include <linux/memremap.h>
 
 struct bdev_filter;
 
@@ -48,9 +44,16 @@ enum bdev_filter_reason {
  * enum bdev_filter_flags - what a kind of filter can do
  * @BDEV_FILTER_OPTIONS: It looks at the options given to its ->attach().
  *	Without it, options are refused.
- * @BDEV_FILTER_ZONED: It copes with zoned devices: writes to a zone stay in
- *	order.  Without it, it is not attached to them, and takes no zone
- *	operation.
+ * @BDEV_FILTER_TAKES: It calls bdev_filter_take().  A filter without this flag
+ *	costs no worker thread.
+ * @BDEV_FILTER_ARMS: It calls bdev_filter_arm() or bdev_filter_retarget().  A
+ *	filter without this flag costs no pool of hooks.
+ * @BDEV_FILTER_SAVES: Its ->detached() does I/O of its own, see
+ *	bdev_filter_submit_wait().  The core opens the device for that.
+ * @BDEV_FILTER_ZONED: It copes with zoned devices: it resubmits the writes to a
+ *	zone in the order in which it took them.  Without it, it is not attached
+ *	to them, and takes no zone operation and no write to a device that has
+ *	become zoned.
  * @BDEV_FILTER_CRYPTO: It copes with inline encryption: the data of a bio with
  *	an encryption context is not what is on the device.  Without it, it is
  *	not attached to devices that offer inline encryption, and neither takes
@@ -59,9 +62,12 @@ enum bdev_filter_reason {
  */
 enum bdev_filter_flags {
 	BDEV_FILTER_OPTIONS	= 1 << 0,
-	BDEV_FILTER_ZONED	= 1 << 1,
-	BDEV_FILTER_CRYPTO	= 1 << 2,
-	BDEV_FILTER_INTEGRITY	= 1 << 3,
+	BDEV_FILTER_TAKES	= 1 << 1,
+	BDEV_FILTER_ARMS	= 1 << 2,
+	BDEV_FILTER_SAVES	= 1 << 3,
+	BDEV_FILTER_ZONED	= 1 << 4,
+	BDEV_FILTER_CRYPTO	= 1 << 5,
+	BDEV_FILTER_INTEGRITY	= 1 << 6,
 };
 
 struct bdev_filter_hook;
@@ -74,7 +80,9 @@ struct bdev_filter_hook;
  *
  * May look at the status and, if that is fine and it was a read, at the data, and
  * may change bi_status, though the error of a zone operation stays.  May not resubmit
- * the bio.
+ * @bio.
+ *
+ * Any context, also hard interrupt, under rcu_read_lock(): must not sleep.
  */
 typedef void bdev_filter_end_io_t(struct bdev_filter *flt, struct bio *bio,
 				  struct bdev_filter_hook *hook);
@@ -86,19 +94,11 @@ typedef void bdev_filter_end_io_t(struct bdev_filter *flt, struct bio *bio,
  *	bi_iter, which has moved on.
  * @sector: The first sector then, relative to the device of the filter.
  * @data: For the filter.
- *
- * All other members are private to block/blk-filter.c.
  */
 struct bdev_filter_hook {
 	struct bvec_iter iter;
 	sector_t sector;
-	void *data[2];
-	/* private: */
-	struct bdev_filter *flt;
-	bdev_filter_end_io_t *end_io;
-	bio_end_io_t *bi_end_io;
-	void *bi_private;
-	bool in_task;
+	u64 data[2];
 };
 
 /**
@@ -111,28 +111,37 @@ struct bdev_filter_hook {
  * @flags: See &enum bdev_filter_flags.
  * @attach: Prepare an instance before any bio can reach it.  @data is what was
  *	given to bdev_filter_register() or bdev_filter_attach(), @options what
- *	the user wrote after the name, never %NULL.  May sleep.  Nothing else is
- *	called if it fails.  Optional.
+ *	the user wrote after the name, never %NULL.  Runs in the context of who
+ *	attaches; may sleep.  If it fails nothing else is called.  Optional.
  * @submit_bio: Called for each bio submitted to the device, once, under
  *	rcu_read_lock() and in the context of the submitter: it must not sleep.
  *	It may look at the bio, not change it.
  * @process: Finishes a bio that was handed to bdev_filter_defer().  Called for
- *	one bio at a time, in the order of deferral, from a workqueue of the
- *	instance's own; may sleep, allocates without I/O.  Not called any more when
- *	@detached is, which waits for it.  Optional.
+ *	one bio at a time, in the order of deferral, by the filter's own
+ *	"blkf-<device>" workqueue, which has a rescuer; may sleep.  A long sleep
+ *	should be a bdev_filter_sleep().  Not called any more when @let_go is.
+ *	Optional: without it, what is deferred is resubmitted.
  * @resized: The driver has set the size of the device to @nr_sectors sectors of
  *	512 bytes, maybe the same as before: the device may be another one behind
- *	the same name now, as a new table of device mapper is.  Called under
- *	rcu_read_lock() by whoever did it: must not sleep.  Optional.
- * @detached: No @submit_bio runs any more and none will.  Bios still owned have
- *	to be finished now; deferred ones are resubmitted by the core, without
- *	@process, after this.  The filter is released once nothing is owned or
- *	in flight.  For %BDEV_FILTER_REMOVED the device may be gone already.
- *	May sleep.  Optional.
- * @release: Counterpart of @attach, the last method called; also called if
- *	another filter won the device after @attach.  Whatever else can still
- *	call into the module (timers, work, threads) has to be stopped here.
- *	The instance is freed by the core.  May sleep.  Optional.
+ *	the same name now, as a new table of device mapper is.  Called with 0
+ *	when the device dies.  Called under rcu_read_lock() by whoever did it:
+ *	must not sleep.  Optional.
+ * @let_go: Finish the bios that the filter keeps in lists of its own.  Called
+ *	once, when the filter is detached, or as soon as the device begins to go
+ *	away: then @submit_bio is still called, but takes nothing any more.
+ *	Called by the worker that calls @process: may sleep, must not wait for I/O
+ *	nor for a detach.  Only for a filter with %BDEV_FILTER_TAKES.  Optional.
+ * @detached: No @submit_bio runs any more and none will.  For
+ *	%BDEV_FILTER_REMOVED the device may be gone already.  Called by
+ *	system_dfl_wq; may sleep.  Optional.
+ * @release: Counterpart of @attach, the last method called, when nothing is owned
+ *	or armed any more; also called if another filter won the device after
+ *	@attach.  Whatever else can still call into the module (timers, work,
+ *	threads) has to be stopped here.  The instance is freed by the core.
+ *	Called by system_dfl_wq; may sleep.  Optional.
+ *
+ * All methods that run in process context, but for @attach, are called in a
+ * memalloc_noio scope: the device may be what the system swaps to.
  */
 struct bdev_filter_operations {
 	const char *name;
@@ -144,78 +153,28 @@ struct bdev_filter_operations {
 					       struct bio *bio);
 	void (*process)(struct bdev_filter *flt, struct bio *bio);
 	void (*resized)(struct bdev_filter *flt, sector_t nr_sectors);
+	void (*let_go)(struct bdev_filter *flt);
 	void (*detached)(struct bdev_filter *flt,
 			 enum bdev_filter_reason reason);
 	void (*release)(struct bdev_filter *flt);
 };
 
-/* private: see block/blk-filter.c */
-enum bdev_filter_state {
-	BDEV_FILTER_STATE_NEW,
-	BDEV_FILTER_STATE_ATTACHED,
-	BDEV_FILTER_STATE_DETACHED,
-	BDEV_FILTER_STATE_REMOVED,
-};
-
-struct bdev_filter_pcpu {
-	unsigned long seen;
-	unsigned long taken;
-	struct bdev_filter_hook *hooks;
-	unsigned int nr_hooks;
-};
+struct bdev_filter_core;
 
 /**
  * struct bdev_filter - a filter attached to a block device
  * @ops: Its kind.
+ * @core: Of the block layer.
+ * @on_partition: The device is a partition.
  * @name: Name of its kind, copied: valid after the module went.
  * @dev_name: Name of the device, copied: valid after the device went.
- *
- * All other members are private to block/blk-filter.c.
  */
 struct bdev_filter {
 	const struct bdev_filter_operations *ops;
-	/* private: see the top of block/blk-filter.c */
-	struct bdev_filter_pcpu __percpu *pcpu;
-	struct block_device __rcu *bdev;
-	struct module *owner;
-	refcount_t refs;
-	refcount_t handles;
-	enum bdev_filter_state state;
+	struct bdev_filter_core *core;
 	bool on_partition;
-	bool detaching;
-	bool draining;
-	/* public: */
 	char name[BDEV_FILTER_NAME_LEN];
 	char dev_name[DISK_NAME_LEN + 8];
-
-	/* private: */
-	spinlock_t lock;
-	struct bio_list deferred;
-	struct bio_list resubmitted;
-	struct workqueue_struct *wq;
-	mempool_t *hooks;
-	struct work_struct work;
-	struct completion released;
-	struct work_struct cut_work;
-	struct work_struct release_work;
-	struct list_head entry;
-	struct rcu_head rcu;
-};
-
-/**
- * struct bdev_filter_io - I/O of a filter's own
- *
- * Memory for bdev_filter_submit_below(), not on the stack, valid until
- * ->bi_end_io() of the bio is called.  All members are private to block/blk-filter.c.
- */
-struct bdev_filter_io {
-	/* private: */
-	struct bdev_filter *flt;
-	struct block_device *bdev;
-	struct bio *bio;
-	bio_end_io_t *end_io;
-	void *private;
-	struct work_struct work;
 };
 
 int bdev_filter_register(const struct bdev_filter_operations *ops, void *data);
@@ -226,28 +185,40 @@ struct bdev_filter *bdev_filter_attach(struct block_device *bdev,
 				       void *data, const char *options);
 void bdev_filter_detach(struct bdev_filter *flt);
 
+struct block_device *bdev_filter_bdev(struct bdev_filter *flt);
 void bdev_filter_get_handle(struct bdev_filter *flt);
 void bdev_filter_put_handle(struct bdev_filter *flt);
 bool bdev_filter_is_attached(struct bdev_filter *flt);
 
-struct bdev_filter *bdev_filter_get(struct block_device *bdev);
-void bdev_filter_put(struct bdev_filter *flt);
-
 bool bdev_filter_take(struct bdev_filter *flt, struct bio *bio);
 void bdev_filter_defer(struct bdev_filter *flt, struct bio *bio);
+bool bdev_filter_sleep(struct bdev_filter *flt, unsigned long timeout);
+void bdev_filter_endio(struct bdev_filter *flt, struct bio *bio,
+		       blk_status_t status);
+void bdev_filter_drop(struct bdev_filter *flt, struct bio *bio);
+void bdev_filter_resubmit(struct bdev_filter *flt, struct bio *bio);
+int bdev_filter_submit_wait(struct bdev_filter *flt, struct bio *owned,
+			    struct bio *bio);
 struct bdev_filter_hook *bdev_filter_arm(struct bdev_filter *flt,
 					 struct bio *bio,
 					 bdev_filter_end_io_t *end_io);
-struct bdev_filter_hook *bdev_filter_arm_in_task(struct bdev_filter *flt,
-						 struct bio *bio,
-						 bdev_filter_end_io_t *end_io);
+struct bdev_filter_hook *bdev_filter_arm_wait(struct bdev_filter *flt,
+					      struct bio *bio,
+					      bdev_filter_end_io_t *end_io);
+
+struct bdev_filter_target;
+
+struct bdev_filter_target *bdev_filter_make_target(struct bdev_filter *flt,
+						   struct file *bdev_file,
+						   void *holder);
+void bdev_filter_put_target(struct bdev_filter_target *target);
 bool bdev_filter_retarget(struct bdev_filter *flt, struct bio *bio,
-			  struct block_device *bdev, sector_t sector);
-void bdev_filter_endio(struct bdev_filter *flt, struct bio *bio,
-		       blk_status_t status);
-void bdev_filter_resubmit(struct bdev_filter *flt, struct bio *bio);
-int bdev_filter_submit_below(struct bdev_filter *flt, struct bio *bio,
-			     struct bdev_filter_io *io);
+			  struct bdev_filter_target *target, sector_t sector);
+bool bdev_filter_retarget_wait(struct bdev_filter *flt, struct bio *bio,
+			       struct bdev_filter_target *target,
+			       sector_t sector);
+bool bdev_filter_remap(struct bdev_filter *flt, struct bio *bio,
+		       sector_t sector);
 
 /**
  * bdev_filter_end - verdict that ends a bio
@@ -289,7 +260,8 @@ static inline sector_t bdev_filter_sector(const struct bdev_filter *flt,
  * @bio: the bio
  *
  * True for a bio with an encryption context or integrity metadata, and for a
- * zone operation, if the flags of the filter do not say that it copes with it.
+ * zone operation or a write to a zoned device, if the flags of the filter do not
+ * say that it copes with it.
  * The filter may pass or end it, but neither take it nor look at its data.
  */
 static inline bool bdev_filter_protected(const struct bdev_filter *flt,
@@ -302,9 +274,23 @@ static inline bool bdev_filter_protected(const struct bdev_filter *flt,
 	if (unlikely(bio->bi_opf & REQ_INTEGRITY))
 		needed |= BDEV_FILTER_INTEGRITY;
 	if (unlikely(op_is_zone_mgmt(bio_op(bio)) ||
-		     bio_op(bio) == REQ_OP_ZONE_APPEND))
+		     bio_op(bio) == REQ_OP_ZONE_APPEND ||
+		     (op_is_write(bio->bi_opf) && bdev_is_zoned(bio->bi_bdev))))
 		needed |= BDEV_FILTER_ZONED;
 	return unlikely(needed) && (needed & ~flt->ops->flags);
+}
+
+/**
+ * bdev_filter_may_copy - whether the CPU may touch the data of a bio
+ * @bio: the bio, which has data
+ * @iter: where that starts
+ *
+ * False for memory of a device.  All of the data of a bio is such memory, or none.
+ */
+static inline bool bdev_filter_may_copy(struct bio *bio, struct bvec_iter iter)
+{
+	return !IS_ENABLED(CONFIG_PCI_P2PDMA) ||
+		!is_pci_p2pdma_page(bio_iter_iovec(bio, iter).bv_page);
 }
 
 /**
@@ -317,7 +303,8 @@ static inline bool bdev_filter_protected(const struct bdev_filter *flt,
 static inline bool bdev_filter_has_data(const struct bdev_filter *flt,
 					struct bio *bio)
 {
-	return bio_has_data(bio) && !bdev_filter_protected(flt, bio);
+	return bio_has_data(bio) && !bdev_filter_protected(flt, bio) &&
+		bdev_filter_may_copy(bio, bio->bi_iter);
 }
 
 #endif /* _LINUX_BLK_FILTER_H */

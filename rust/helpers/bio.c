@@ -27,3 +27,9 @@ __rust_helper void rust_helper_memcpy_to_page(struct page *page, size_t offset,
 {
 	memcpy_to_page(page, offset, from, len);
 }
+
+__rust_helper void rust_helper_memset_page(struct page *page, size_t offset,
+					   int val, size_t len)
+{
+	memset_page(page, offset, val, len);
+}

@@ -21,6 +21,12 @@ __rust_helper bool rust_helper_bdev_filter_protected(const struct bdev_filter *f
 	return bdev_filter_protected(flt, bio);
 }
 
+__rust_helper bool rust_helper_bdev_filter_may_copy(struct bio *bio,
+						    struct bvec_iter iter)
+{
+	return bdev_filter_may_copy(bio, iter);
+}
+
 __rust_helper bool rust_helper_bdev_filter_has_data(const struct bdev_filter *flt,
 						    struct bio *bio)
 {

@@ -441,6 +441,8 @@ struct ChangeTrack {
 impl BlkFilter for ChangeTrack {
     const NAME: &'static CStr = c"changetrack";
     const OPTIONS: bool = true;
+    const TAKES: bool = true;
+    const ARMS: bool = true;
     type RegistrationData = Shared;
 
     fn attach(info: AttachInfo<'_>, shared: &Shared) -> impl PinInit<Self, Error> {
@@ -470,13 +472,13 @@ impl BlkFilter for ChangeTrack {
         bio.pass()
     }
 
-    fn process<'a>(this: Pin<&'a Self>, _cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
+    fn process<'a>(this: Pin<&'a Self>, cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
         let tracker = &this.get_ref().tracker;
         let guard = rcu::read_lock();
         let current = tracker.current.load(Acquire);
         tracker.mark(current, &bio);
         drop(guard);
-        if let Err((bio, _)) = bio.resubmit_armed(current) {
+        if let Err((bio, _)) = bio.resubmit_armed_wait(cx, current) {
             tracker.unwatched.store(1, Relaxed);
             bio.resubmit();
         }

@@ -33,7 +33,6 @@ use kernel::{
     prelude::*,
     sync::SpinLock,
     time::{
-        delay::fsleep,
         Delta,
         Instant,
         Monotonic, //
@@ -89,6 +88,7 @@ fn parse(info: AttachInfo<'_>) -> Result<(Option<Op>, Delta)> {
 impl BlkFilter for BlkDelay {
     const NAME: &'static CStr = c"blkdelay";
     const OPTIONS: bool = true;
+    const TAKES: bool = true;
     type RegistrationData = ();
 
     fn attach(info: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
@@ -127,7 +127,7 @@ impl BlkFilter for BlkDelay {
         verdict.unwrap_or_else(IncomingBio::pass)
     }
 
-    fn process<'a>(this: Pin<&'a Self>, _cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
+    fn process<'a>(this: Pin<&'a Self>, cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
         let this = this.get_ref();
         let came = {
             let mut times = this.times.lock();
@@ -136,7 +136,7 @@ impl BlkFilter for BlkDelay {
         };
         let left = this.delay - came.elapsed();
         if !left.is_negative() {
-            fsleep(left);
+            cx.sleep(left);
         }
         bio.resubmit();
     }

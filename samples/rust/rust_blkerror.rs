@@ -118,6 +118,7 @@ impl BlkError {
 impl BlkFilter for BlkError {
     const NAME: &'static CStr = c"blkerror";
     const OPTIONS: bool = true;
+    const ARMS: bool = true;
     type RegistrationData = ();
 
     fn attach(info: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {

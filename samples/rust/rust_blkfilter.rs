@@ -69,7 +69,8 @@ impl BlkFilter for RustBlkFilter {
     type RegistrationData = Dir;
 
     fn attach(info: AttachInfo<'_>, debugfs: &Dir) -> impl PinInit<Self, Error> {
-        let none = core::array::from_fn(|_| [Atomic::new(0), Atomic::new(0)]);
+        // Built where it stays: a kernel stack has 16 KiB.
+        let none = pin_init::init_array_from_fn(|_| [Atomic::new(0), Atomic::new(0)]);
         try_pin_init!(Self {
             counts <- debugfs.scope(none, info.device_name(), |counts, dir|
                 dir.read_callback_file(c"stats", counts, &show)),

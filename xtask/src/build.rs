@@ -48,7 +48,7 @@ pub fn prepare(env: &Env) -> Result<String> {
     prepare_with(env, None)
 }
 
-fn prepare_with(env: &Env, mutant: Option<&Path>) -> Result<String> {
+pub fn prepare_with(env: &Env, mutant: Option<&Path>) -> Result<String> {
     toolchain::ensure(env)?;
     ui::step("apply the series", |_| series::sync(env, mutant))
 }
@@ -251,7 +251,32 @@ fn module(env: &Env, flavour: Flavour, source: &Path) -> Result<Vec<PathBuf>> {
     if modules.is_empty() {
         bail!("no module came out of {}", source.display());
     }
+    let large = large_frames(env, &modules)?;
+    if !large.is_empty() {
+        let large = large.join("\n");
+        bail!(
+            "a kernel stack has 16 KiB; build the state in place, see BlkFilter::attach:\n{large}"
+        );
+    }
     Ok(modules)
+}
+
+/// The largest frame of a function that CONFIG_FRAME_WARN would let pass: rustc does not look.
+const FRAME_WARN: &str = "2048";
+
+/// The functions of modules that need more stack than they should, each with its module and size.
+pub fn large_frames(env: &Env, modules: &[PathBuf]) -> Result<Vec<String>> {
+    let mut large = Vec::new();
+    for module in modules {
+        let script = "objdump -dC \"$1\" | scripts/checkstack.pl x86_64 $2";
+        let mut shell = env.tool_in(&env.linux(), "sh", &[]);
+        let out = shell.args(["-c", script, "sh"]).arg(module).arg(FRAME_WARN).output()?;
+        if !out.status.success() {
+            bail!("checkstack.pl: {}", String::from_utf8_lossy(&out.stderr));
+        }
+        large.extend(String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned));
+    }
+    Ok(large)
 }
 
 #[derive(clap::Args)]

@@ -215,7 +215,8 @@ impl BdevFile {
 
     /// Opens the device with the given path, besides whoever else has it open.
     ///
-    /// The path is looked up where the current task is, with the privileges of the kernel.
+    /// The path is looked up as the current task sees it, and the current task must be allowed to
+    /// search it and to use the device by its control group.
     /// [`ENOTBLK`] if it is not a block device; else as [`open_dev`](Self::open_dev).
     ///
     /// Process context, may sleep.
@@ -257,6 +258,21 @@ impl BdevFile {
         Ok(Self {
             file,
             _holder: holder,
+        })
+    }
+
+    /// Returns the open file.
+    #[cfg(CONFIG_BLK_FILTER)]
+    pub(super) fn as_file_ptr(&self) -> *mut bindings::file {
+        self.file.as_ptr()
+    }
+
+    /// Returns what has to live until the file is closed, from `kmalloc()`, or null.
+    #[cfg(CONFIG_BLK_FILTER)]
+    pub(super) fn holder_ptr(&self) -> *mut c_void {
+        let holder = self._holder.as_deref();
+        holder.map_or(core::ptr::null_mut(), |holder| {
+            core::ptr::from_ref(holder).cast_mut().cast()
         })
     }
 

@@ -475,6 +475,14 @@ impl Segment<'_> {
         unsafe { bindings::memcpy_to_page(self.vec.bv_page, offset, from.as_ptr().cast(), len) };
         len
     }
+
+    /// Sets all of the segment to `byte`.
+    fn fill(&self, byte: u8) {
+        // CAST: An offset in a page.
+        let (offset, len) = (self.vec.bv_offset as usize, self.len());
+        // SAFETY: As in `copy_from_slice`.
+        unsafe { bindings::memset_page(self.vec.bv_page, offset, byte.into(), len) };
+    }
 }
 
 /// The [`Segment`]s of a bio, in order.
@@ -655,6 +663,17 @@ impl<'a> DataMut<'a> {
             done += segment.copy_from_slice(&from[done..]);
         }
         Ok(())
+    }
+}
+
+impl DataMut<'_> {
+    /// Sets all bytes to `byte`.
+    ///
+    /// Any context.
+    pub fn fill(&mut self, byte: u8) {
+        for segment in self.0.segments() {
+            segment.fill(byte);
+        }
     }
 }
 

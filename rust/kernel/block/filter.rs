@@ -15,7 +15,8 @@
 //! [`BlkFilter::submit_bio`] gets an [`IncomingBio`], which it has to turn into a [`Verdict`]
 //! there and then. To keep the bio for longer it takes an [`OwnedBio`]: the duty to finish the bio
 //! once, which can be stored, queued in a [`BioList`] and sent to other threads. What has to sleep
-//! is deferred to [`BlkFilter::process`].
+//! is deferred to [`BlkFilter::process`]. A filter says with [`BlkFilter::TAKES`] that it takes
+//! bios; one that does not costs no worker.
 //!
 //! # Examples
 //!
@@ -72,10 +73,7 @@
 //!         OwnedBio,
 //!         Verdict, //
 //!     },
-//!     time::{
-//!         delay::fsleep,
-//!         Delta, //
-//!     }, //
+//!     time::Delta, //
 //! };
 //!
 //! struct SlowWrites;
@@ -83,6 +81,7 @@
 //! #[vtable]
 //! impl BlkFilter for SlowWrites {
 //!     const NAME: &'static CStr = c"slow_writes";
+//!     const TAKES: bool = true;
 //!     type RegistrationData = ();
 //!
 //!     fn attach(_: filter::AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
@@ -97,8 +96,9 @@
 //!         bio.pass()
 //!     }
 //!
-//!     fn process<'a>(_this: Pin<&'a Self>, _cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
-//!         fsleep(Delta::from_millis(10));
+//!     fn process<'a>(_this: Pin<&'a Self>, cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
+//!         // Shorter when the filter is detached.
+//!         cx.sleep(Delta::from_millis(10));
 //!         bio.resubmit();
 //!     }
 //! }
@@ -125,10 +125,13 @@ use crate::{
         VTABLE_DEFAULT_ERROR, //
     },
     module::this_module,
-    pr_warn_once,
     prelude::*,
     str::as_char_ptr_in_const_context,
     task::might_sleep,
+    time::{
+        msecs_to_jiffies,
+        Delta, //
+    },
     types::{
         NotThreadSafe,
         Opaque, //
@@ -161,6 +164,7 @@ pub use io::{
     BioSet,
     NewBio, //
 };
+pub use retarget::Target;
 
 /// What a filter does with each bio, and when it comes and goes.
 ///
@@ -177,8 +181,23 @@ pub trait BlkFilter: Sized + Send + Sync + 'static {
     /// with [`EINVAL`].
     const OPTIONS: bool = false;
 
-    /// Whether the filter copes with zoned devices: it keeps the writes to a zone in order. If
-    /// not, it is not attached to them, and can't take zone operations.
+    /// Whether the filter takes bios: [`IncomingBio::take`] and [`IncomingBio::defer`] do not
+    /// compile otherwise. It then has workers of its own.
+    const TAKES: bool = false;
+
+    /// Whether the filter arms or retargets bios: [`IncomingBio::pass_armed`],
+    /// [`IncomingBio::retarget`] and those of [`OwnedBio`] do not compile otherwise. It then has a
+    /// pool of memory for that.
+    const ARMS: bool = false;
+
+    /// Whether [`detached`](Self::detached) does I/O of its own:
+    /// [`DetachedContext::submit_and_wait`] does not compile otherwise. The device is then opened
+    /// for it, and is in use as by any other opener.
+    const SAVES: bool = false;
+
+    /// Whether the filter copes with zoned devices: it resubmits the writes to a zone in the order
+    /// in which it took them. If not, it is not attached to them, and can take neither zone
+    /// operations nor writes to a device that became zoned.
     const ZONED: bool = false;
 
     /// Whether the filter copes with inline encryption: what is in memory is not what is on the
@@ -195,6 +214,11 @@ pub trait BlkFilter: Sized + Send + Sync + 'static {
 
     /// Returns the initial state for a device, built in place.
     ///
+    /// A kernel stack has 16 KiB. So that a large state never is there, use
+    /// [`try_pin_init!`](crate::try_pin_init), and
+    /// [`pin_init_array_from_fn`](pin_init::pin_init_array_from_fn) for arrays, rather than a value
+    /// of the type.
+    ///
     /// No bio of the device reaches the filter before this is through. If it fails the attach
     /// fails with that error and nothing is left. The result is dropped unused if another filter
     /// is faster.
@@ -208,7 +232,8 @@ pub trait BlkFilter: Sized + Send + Sync + 'static {
     /// The only way to return is by one of the methods of `bio` that make a [`Verdict`].
     ///
     /// Runs in the context of the submitter, under the RCU read lock, on many CPUs at the same
-    /// time. It must not sleep.
+    /// time. It must not sleep: that ends the read section on kernels whose RCU is not preemptible,
+    /// and `this` may be dropped meanwhile. `CONFIG_DEBUG_ATOMIC_SLEEP` finds it.
     fn submit_bio<'cb>(this: Pin<&'cb Self>, bio: IncomingBio<'cb, Self>) -> Verdict<'cb>;
 
     /// Called for each bio that was deferred, one at a time, in the order of deferral.
@@ -216,27 +241,42 @@ pub trait BlkFilter: Sized + Send + Sync + 'static {
     /// If this is not implemented, or the filter has been detached, what was deferred is
     /// resubmitted.
     ///
-    /// Process context, may sleep. Memory is allocated without I/O: the device may be what the
-    /// system swaps to. It must not wait for another bio of the device but with `cx`, nor for
-    /// [`detached`](Self::detached), which waits for it.
+    /// Process context, on a workqueue of the filter's own, may sleep; a long sleep should be a
+    /// [`Context::sleep`]. Memory is allocated without I/O: the device may be what the system swaps
+    /// to. It must not wait for another bio of the device but with `cx`, nor for
+    /// [`let_go`](Self::let_go), which waits for it.
     fn process<'a>(_this: Pin<&'a Self>, _cx: &Context<'a, Self>, _bio: OwnedBio<Self>) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Called when the driver has set the size of the device, in sectors of 512 bytes.
     ///
-    /// That may be what it was: the device may be another one behind the same name now, as a new
-    /// table of device mapper is. Under the RCU read lock: it must not sleep.
+    /// The size may be what it was: the device may be another one behind the same name now, as a
+    /// new table of device mapper is. The size is 0 when the device dies. Under the RCU read lock:
+    /// this must not sleep, see [`submit_bio`](Self::submit_bio).
     fn resized(_this: Pin<&Self>, _nr_sectors: u64) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Called once after the filter left its device: neither [`submit_bio`](Self::submit_bio) nor
-    /// [`process`](Self::process) runs any more, and none will. Bios that it still has must be
-    /// finished now: the state is dropped, in process context as well, when there is none left.
+    /// Called once when a filter with [`TAKES`](Self::TAKES) is to leave its device: finish the bios
+    /// that it keeps.
     ///
-    /// Process context, may sleep.
-    fn detached<'a>(_this: Pin<&'a Self>, _cx: &Context<'a, Self>, _reason: DetachReason) {
+    /// [`process`](Self::process) does not run any more. What was deferred is resubmitted. If the
+    /// device is going away [`submit_bio`](Self::submit_bio) still sees what is submitted, but
+    /// can't take it any more.
+    ///
+    /// Process context, on a workqueue of the filter's own, may sleep. It must not wait for I/O:
+    /// the device may be waiting for what is kept.
+    fn let_go(_this: Pin<&Self>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Called once after the filter left its device: neither [`submit_bio`](Self::submit_bio) nor
+    /// [`process`](Self::process) runs any more, and none will. The state is dropped, in process
+    /// context as well, when the last bio that the filter took or armed is finished.
+    ///
+    /// Process context, on a workqueue of the system, may sleep.
+    fn detached<'a>(_this: Pin<&'a Self>, _cx: &DetachedContext<'a, Self>, _reason: DetachReason) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 }
@@ -307,9 +347,8 @@ impl<'a> AttachInfo<'a> {
 
     /// Returns the device.
     pub fn device(&self) -> &'a BlockDevice {
-        // SAFETY: Whoever attaches keeps the device until `attach` returned. Only then can the
-        // pointer change.
-        unsafe { BlockDevice::from_raw((*self.filter.get()).bdev) }
+        // SAFETY: This is its `attach`. Whoever attaches keeps the device until that returned.
+        unsafe { BlockDevice::from_raw(bindings::bdev_filter_bdev(self.filter.get())) }
     }
 
     /// Returns a number that no other attachment has, also after a reboot: random.
@@ -420,8 +459,8 @@ impl Drop for Handle {
 ///
 /// # Invariants
 ///
-/// `bio` is valid, and nobody but the borrower of this, and `filter`, which is attached or at least
-/// not released, has it.
+/// `bio` points to a valid bio that is being shown to `filter`, or was taken by it; `filter` to one
+/// that has not been released. Nobody else accesses the bio while this is borrowed.
 pub struct FilteredBio {
     bio: NonNull<bindings::bio>,
     filter: NonNull<bindings::bdev_filter>,
@@ -462,6 +501,23 @@ impl FilteredBio {
         // SAFETY: By the type invariants both pointers are valid.
         let may = unsafe { bindings::bdev_filter_has_data(self.filter.as_ptr(), self.as_raw()) };
         may && self.op().has_data()
+    }
+
+    /// Makes sure that a bio that ends with `status` without the device has data: a read that ends
+    /// well has read zeroes. Returns the status, which is an error if that is not possible.
+    #[inline]
+    fn zero_fill(&self, status: BlkStatus) -> BlkStatus {
+        if status != BlkStatus::OK || self.op() != Op::READ || self.size() == 0 {
+            return status;
+        }
+        // SAFETY: By the type invariants the bio is valid, and a read with a size has memory.
+        if !unsafe { bindings::bdev_filter_may_copy(self.as_raw(), self.iter()) } {
+            return BlkStatus::IOERR;
+        }
+        // SAFETY: By the type invariants nobody else has the bio, which has memory that we may
+        // touch.
+        unsafe { DataMut::new(self.bio, self.iter()) }.fill(0);
+        status
     }
 
     /// Returns the data that is being written, if there is some.
@@ -553,9 +609,11 @@ impl<'cb, T: BlkFilter> IncomingBio<'cb, T> {
 
     /// Ends the bio with a status; it does not reach the device.
     ///
-    /// The submitter learns of it soon after `submit_bio` has returned.
+    /// The submitter learns of it soon after `submit_bio` has returned. A read that ends well has
+    /// read zeroes.
     #[inline]
     pub fn end(self, status: BlkStatus) -> Verdict<'cb> {
+        let status = self.bio.zero_fill(status);
         // SAFETY: By the type invariants the bio is valid, and ours to change until the callback
         // returns.
         Verdict::new(unsafe { bindings::bdev_filter_end(self.bio.as_raw(), status.as_raw()) })
@@ -563,12 +621,15 @@ impl<'cb, T: BlkFilter> IncomingBio<'cb, T> {
 
     /// Takes the bio: from now on it has to be finished by means of the [`OwnedBio`].
     ///
-    /// Fails, and gives the bio back, if it is [protected](FilteredBio::is_protected).
+    /// Fails, and gives the bio back, if it is [protected](FilteredBio::is_protected), or if the
+    /// device is going away.
     ///
     /// A submitter that does not want to wait, see [`Bio::is_nowait`], would rather have
-    /// [`BlkStatus::AGAIN`].
+    /// [`BlkStatus::AGAIN`]. Others are made to wait while more than 1024 bios are queued for
+    /// [`BlkFilter::process`], or of the same control group to be resubmitted.
     #[inline]
     pub fn take(self) -> Result<(OwnedBio<T>, Verdict<'cb>), Self> {
+        const_assert!(T::TAKES, "a filter that takes bios must have TAKES");
         // SAFETY: By the type invariants we are in the callback, and nobody else has the bio.
         if !unsafe { bindings::bdev_filter_take(self.bio.filter.as_ptr(), self.bio.as_raw()) } {
             return Err(self);
@@ -625,9 +686,11 @@ impl Verdict<'_> {
 
 /// A bio that a filter took: the duty to finish it, once.
 ///
-/// It keeps the filter from being released, and its module from being unloaded. One that is dropped
-/// unfinished ends with an I/O error, and the first time that happens the kernel warns. One that is
-/// leaked keeps whoever waits for it, and a detach, waiting.
+/// Until the bio is finished it keeps the filter from being released, and its module from being
+/// unloaded; not any longer, so code of the module that finishes the last bio elsewhere than in a
+/// method of the filter, as in a work item, must be waited for when the module goes. A bio that is
+/// dropped unfinished ends with an I/O error, and the kernel log names filter and device. A bio
+/// that is leaked keeps whoever waits for it, and a detach, waiting.
 ///
 /// All methods can be called in any context, but [`end`](Self::end) runs what the submitter has to
 /// do then, so that no lock may be held that it could need. What is known in
@@ -669,14 +732,15 @@ impl Verdict<'_> {
 ///     }
 /// }
 ///
-/// /// Answers a read with the byte `x`, without the device.
-/// fn answer<T: BlkFilter>(mut bio: OwnedBio<T>) {
-///     let mut status = BlkStatus::NOTSUPP;
-///     if let Some(mut data) = bio.data_mut() {
-///         let done: Result = (0..data.len()).try_for_each(|offset| data.write(offset, b"x"));
-///         status = BlkStatus::from(done);
+/// /// Answers a read with some bytes and zeroes after them, without the device.
+/// fn answer<T: BlkFilter>(bio: OwnedBio<T>) {
+///     match bio.fill() {
+///         Ok(mut filled) => {
+///             let status = BlkStatus::from(filled.data().write(0, b"hello"));
+///             filled.end(status);
+///         }
+///         Err(bio) => bio.end(BlkStatus::NOTSUPP),
 ///     }
-///     bio.end(status);
 /// }
 /// ```
 ///
@@ -703,9 +767,9 @@ impl<T: BlkFilter> OwnedBio<T> {
         // INVARIANT: By the safety requirements.
         Self {
             bio: FilteredBio {
-                // SAFETY: There is a bio.
+                // SAFETY: A bio that was taken is not null.
                 bio: unsafe { NonNull::new_unchecked(bio) },
-                // SAFETY: There is a filter.
+                // SAFETY: Nor is the filter that took it.
                 filter: unsafe { NonNull::new_unchecked(filter) },
             },
             _filter: PhantomData,
@@ -719,9 +783,16 @@ impl<T: BlkFilter> OwnedBio<T> {
         (this.bio.filter.as_ptr(), this.bio.as_raw())
     }
 
-    /// Ends the bio with a status.
+    /// Ends the bio with a status. A read that ends well has read zeroes; to answer it with
+    /// something else, see [`fill`](Self::fill).
     #[inline]
     pub fn end(self, status: BlkStatus) {
+        let status = self.zero_fill(status);
+        self.end_as_is(status);
+    }
+
+    #[inline]
+    fn end_as_is(self, status: BlkStatus) {
         let (filter, bio) = self.into_raw();
         // SAFETY: By the type invariants it was taken, and is ended only here.
         unsafe { bindings::bdev_filter_endio(filter, bio, status.as_raw()) };
@@ -729,8 +800,7 @@ impl<T: BlkFilter> OwnedBio<T> {
 
     /// Lets the bio go on below the filter.
     ///
-    /// Where that can't be done at once, as in [`BlkFilter::submit_bio`] or in an interrupt, a
-    /// worker of the filter does it.
+    /// A worker of the filter submits the bio, that of [`BlkFilter::process`] after that returned.
     #[inline]
     pub fn resubmit(self) {
         let (filter, bio) = self.into_raw();
@@ -746,16 +816,41 @@ impl<T: BlkFilter> OwnedBio<T> {
         unsafe { bindings::bdev_filter_defer(filter, bio) };
     }
 
-    /// Returns the data of a read, to be filled in; what is written there is what the submitter
-    /// gets if the bio then [ends](Self::end) well.
+    /// Begins to answer a read without the device. All that is not filled in afterwards is zero.
+    ///
+    /// Gives the bio back if it is no read, or is [protected](FilteredBio::is_protected).
     #[inline]
-    pub fn data_mut(&mut self) -> Option<DataMut<'_>> {
+    pub fn fill(self) -> Result<FilledBio<T>, Self> {
         if self.op() != Op::READ || !self.has_data() {
-            return None;
+            return Err(self);
         }
+        self.zero_fill(BlkStatus::OK);
+        // INVARIANT: It is a read with data that the filter may look at, zeroed just now.
+        Ok(FilledBio(self))
+    }
+}
+
+/// A read that a filter took and answers itself.
+///
+/// # Invariants
+///
+/// A read whose data the filter may look at, and whose memory has been initialized.
+#[must_use = "a bio that is dropped fails"]
+pub struct FilledBio<T: BlkFilter>(OwnedBio<T>);
+
+impl<T: BlkFilter> FilledBio<T> {
+    /// Returns what the submitter gets.
+    #[inline]
+    pub fn data(&mut self) -> DataMut<'_> {
         // SAFETY: By the type invariants nobody else has the bio, and it has data. It is not on its
         // way to the device.
-        Some(unsafe { DataMut::new(self.bio.bio, self.iter()) })
+        unsafe { DataMut::new(self.0.bio.bio, self.0.iter()) }
+    }
+
+    /// Ends the bio with a status.
+    #[inline]
+    pub fn end(self, status: BlkStatus) {
+        self.0.end_as_is(status);
     }
 }
 
@@ -770,20 +865,19 @@ impl<T: BlkFilter> Deref for OwnedBio<T> {
 
 impl<T: BlkFilter> Drop for OwnedBio<T> {
     fn drop(&mut self) {
-        pr_warn_once!("the filter {} dropped a bio\n", T::NAME);
         let (filter, bio) = (self.bio.filter.as_ptr(), self.bio.as_raw());
         // SAFETY: By the type invariants it was taken and is not finished. It can't be used after
         // this.
-        unsafe { bindings::bdev_filter_endio(filter, bio, BlkStatus::IOERR.as_raw()) };
+        unsafe { bindings::bdev_filter_drop(filter, bio) };
     }
 }
 
 /// A queue of bios that a filter took, first in, first out.
 ///
 /// The bios themselves are the links: adding one allocates nothing. All are of one filter on one
-/// device; one of another device ends as if it had been dropped, see [`OwnedBio`], and so do all
-/// that are still there when the list is dropped. A list in the state of the filter itself must be
-/// emptied in [`BlkFilter::detached`]: as long as there are bios the state is not dropped.
+/// device. Those that are still there when the list is dropped end as if they had been dropped, see
+/// [`OwnedBio`]. A list in the state of the filter itself must be emptied in
+/// [`BlkFilter::let_go`]: as long as there are bios the state is not dropped.
 ///
 /// # Examples
 ///
@@ -797,12 +891,13 @@ impl<T: BlkFilter> Drop for OwnedBio<T> {
 ///     sync::SpinLock, //
 /// };
 ///
-/// /// Keeps a bio; whether it is the first, so that somebody has to be woken up.
-/// fn keep<T: BlkFilter>(bio: OwnedBio<T>, kept: &SpinLock<BioList<T>>) -> bool {
-///     let mut kept = kept.lock();
-///     let first = kept.is_empty();
-///     kept.push(bio);
-///     first
+/// /// Keeps a bio, in the list that the state of its filter has.
+/// fn keep<T: BlkFilter>(bio: OwnedBio<T>, kept: &SpinLock<BioList<T>>) {
+///     let other = kept.lock().push(bio);
+///     // Of another device: not with the lock held.
+///     if let Err(bio) = other {
+///         bio.resubmit();
+///     }
 /// }
 ///
 /// /// Lets all go on that were kept in a list.
@@ -848,12 +943,14 @@ impl<T: BlkFilter> BioList<T> {
     }
 
     /// Adds a bio at the end.
-    pub fn push(&mut self, bio: OwnedBio<T>) {
+    ///
+    /// Gives it back if there are bios of another device in the list.
+    #[inline]
+    pub fn push(&mut self, bio: OwnedBio<T>) -> Result<(), OwnedBio<T>> {
         if self.is_empty() {
             self.filter = bio.bio.filter.as_ptr();
         } else if self.filter != bio.bio.filter.as_ptr() {
-            drop(bio);
-            return;
+            return Err(bio);
         }
         let (_, bio) = bio.into_raw();
         // INVARIANT: It is the last now.
@@ -864,9 +961,11 @@ impl<T: BlkFilter> BioList<T> {
             unsafe { (*self.tail).bi_next = bio };
         }
         self.tail = bio;
+        Ok(())
     }
 
     /// Removes the first bio.
+    #[inline]
     pub fn pop(&mut self) -> Option<OwnedBio<T>> {
         if self.is_empty() {
             return None;
@@ -894,12 +993,12 @@ impl<T: BlkFilter> Drop for BioList<T> {
     }
 }
 
-/// What a filter can do where it may sleep: I/O of its own to the device, below itself.
+/// What a filter can do in [`BlkFilter::process`], where it may sleep: wait, and do I/O of its own
+/// to the device, below itself.
 ///
 /// # Invariants
 ///
-/// We are inside [`BlkFilter::process`] or [`BlkFilter::detached`] of `filter`, which is one of a
-/// `T`. `'a` ends before it is released.
+/// We are inside [`BlkFilter::process`] of `filter`, which is one of a `T`.
 pub struct Context<'a, T: BlkFilter> {
     filter: *mut bindings::bdev_filter,
     _brand: PhantomData<fn(&'a T) -> &'a T>,
@@ -909,8 +1008,7 @@ pub struct Context<'a, T: BlkFilter> {
 impl<'a, T: BlkFilter> Context<'a, T> {
     /// # Safety
     ///
-    /// While it exists the caller must be inside of `process` or `detached` of `filter`, which is
-    /// one of a `T`, and must not be released before `'a` ends.
+    /// While it exists the caller must be inside of `process` of `filter`, which is one of a `T`.
     #[inline]
     unsafe fn new(filter: *mut bindings::bdev_filter) -> Self {
         // INVARIANT: By the safety requirements.
@@ -920,6 +1018,34 @@ impl<'a, T: BlkFilter> Context<'a, T> {
             _not_thread_safe: NotThreadSafe,
         }
     }
+
+    /// Whether a bio is one of this filter on this device.
+    #[inline]
+    fn owns(&self, bio: &OwnedBio<T>) -> bool {
+        self.filter == bio.filter.as_ptr()
+    }
+
+    /// Sleeps for a time, but not longer than until the filter is to leave its device. Returns
+    /// whether that has not happened.
+    ///
+    /// Rounded up to jiffies.
+    pub fn sleep(&self, time: Delta) -> bool {
+        let ms = time.as_millis_ceil();
+        let ms = u32::try_from(ms).unwrap_or(if ms < 0 { 0 } else { u32::MAX });
+        // SAFETY: By the type invariants.
+        unsafe { bindings::bdev_filter_sleep(self.filter, msecs_to_jiffies(ms)) }
+    }
+}
+
+/// What a filter can do in [`BlkFilter::detached`]: I/O of its own to the device that it was on.
+///
+/// # Invariants
+///
+/// We are inside [`BlkFilter::detached`] of `filter`, which is one of a `T`.
+pub struct DetachedContext<'a, T: BlkFilter> {
+    filter: *mut bindings::bdev_filter,
+    _brand: PhantomData<fn(&'a T) -> &'a T>,
+    _not_thread_safe: NotThreadSafe,
 }
 
 /// A filter as C sees it: allocated and freed there, `data` built and dropped here.
@@ -983,6 +1109,11 @@ impl<T: BlkFilter> OperationsVTable<T> {
         } else {
             None
         },
+        let_go: if T::HAS_LET_GO {
+            Some(Self::let_go_callback)
+        } else {
+            None
+        },
         detached: if T::HAS_DETACHED {
             Some(Self::detached_callback)
         } else {
@@ -992,9 +1123,22 @@ impl<T: BlkFilter> OperationsVTable<T> {
     };
 
     const FLAGS: u32 = {
+        assert!(
+            T::TAKES || !(T::HAS_PROCESS || T::HAS_LET_GO),
+            "a filter with `process` or `let_go` must have TAKES"
+        );
         let mut flags = 0;
         if T::OPTIONS {
             flags |= bindings::bdev_filter_flags_BDEV_FILTER_OPTIONS;
+        }
+        if T::TAKES {
+            flags |= bindings::bdev_filter_flags_BDEV_FILTER_TAKES;
+        }
+        if T::ARMS {
+            flags |= bindings::bdev_filter_flags_BDEV_FILTER_ARMS;
+        }
+        if T::SAVES {
+            flags |= bindings::bdev_filter_flags_BDEV_FILTER_SAVES;
         }
         if T::ZONED {
             flags |= bindings::bdev_filter_flags_BDEV_FILTER_ZONED;
@@ -1093,14 +1237,28 @@ impl<T: BlkFilter> OperationsVTable<T> {
     /// # Safety
     ///
     /// To be called by C on a filter that was attached and is not released.
+    unsafe extern "C" fn let_go_callback(flt: *mut bindings::bdev_filter) {
+        // SAFETY: `attach` succeeded, `release` comes after us.
+        let this = unsafe { Filter::<T>::data(flt) };
+
+        T::let_go(this);
+    }
+
+    /// # Safety
+    ///
+    /// To be called by C on a filter that was attached and is not released.
     unsafe extern "C" fn detached_callback(
         flt: *mut bindings::bdev_filter,
         reason: bindings::bdev_filter_reason,
     ) {
         // SAFETY: `attach` succeeded, `release` comes after us.
         let this = unsafe { Filter::<T>::data(flt) };
-        // SAFETY: As above, and this is `detached`.
-        let cx = unsafe { Context::new(flt) };
+        // INVARIANT: This is `detached`.
+        let cx = DetachedContext {
+            filter: flt,
+            _brand: PhantomData,
+            _not_thread_safe: NotThreadSafe,
+        };
 
         T::detached(
             this,
@@ -1230,11 +1388,11 @@ macro_rules! module_blk_filter {
 
 /// A filter that the kernel attached by itself; it is detached when this is dropped.
 ///
-/// Dropping it waits until the filter is gone, see [`BlkFilter::detached`], and does nothing else
-/// if user space or the removal of the device was faster. A fatal signal ends the wait, but not
-/// while the module of the filter is being loaded. It must not be dropped in a method of the filter
-/// itself. Leaking it leaves the filter where it is, unless its module then fails to load: that
-/// detaches it.
+/// Dropping it detaches the filter and waits until it is released. If user space or the removal of
+/// the device was faster, it only waits. A fatal signal ends the wait, but not while the module of
+/// the filter is being loaded. It must not be dropped in a method of the filter itself, which would
+/// wait for itself: the kernel warns then, and detaches the filter without waiting. Leaking it
+/// leaves the filter where it is, unless its module then fails to load: that detaches it.
 ///
 /// The filter pins its module. So one that is in the module's own structure keeps the module from
 /// ever being unloaded, unless user space or removal ends it.
@@ -1316,8 +1474,6 @@ impl<T: BlkFilter> Attachment<T> {
 
 impl<T: BlkFilter> Drop for Attachment<T> {
     fn drop(&mut self) {
-        might_sleep();
-
         // SAFETY: By the type invariants, and it is not used after this.
         unsafe { bindings::bdev_filter_detach(self.filter.as_ptr()) };
     }

@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::{bail, Context, Result};
 use serde_json::Value;
-use std::fs;
+use std::{fs, path::Path};
 
 /// Parts of the names of the series' own tests.
 const OURS: &[&str] = &["blk_filter", "block_filter", "block_bio", "block_bdev"];
@@ -27,8 +27,8 @@ const KCFLAGS: &str = "--make_options=KCFLAGS=-mlarge-data-threshold=2147483647 
 
 /// Builds a user-mode kernel and runs the tests there. A report in its log is a failure, whoever's
 /// test it comes from: lockdep is silent after its first one, so ours could follow unseen.
-pub fn user_mode(env: &Env) -> Result<Vec<Case>> {
-    build::prepare(env)?;
+pub fn user_mode(env: &Env, mutant: Option<&Path>) -> Result<Vec<Case>> {
+    build::prepare_with(env, mutant)?;
     let build = env.dir("build/uml");
     let log = build.join("test.log");
     fs::create_dir_all(&build)?;

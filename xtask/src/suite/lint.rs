@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! clippy and rustdoc with the kernel's settings.
+//! clippy and rustdoc with the kernel's settings, and a build for 32-bit Arm.
 
 use crate::{
     build::{self, Build, Flavour},
@@ -38,12 +38,23 @@ fn rustdoc(env: &Env) -> Result<Case> {
     Ok(Case::of("rustdoc", ours.is_empty()))
 }
 
+/// The kernel crate, the block layer and the samples for a machine whose pointers have 32 bits.
+fn arm(env: &Env) -> Result<Case> {
+    let fragment = build::fragment(env, &["arm"])?;
+    let build = Build { args: &["ARCH=arm", "-s"], ..Build::named(env, "arm") };
+    let built = ui::step("build for 32-bit Arm", |step| {
+        build.configure(&fragment, step)?;
+        build.make(&["prepare", "block/", "samples/rust/"], "arm", step)
+    });
+    Ok(Case::of_result("32-bit Arm", built))
+}
+
 pub fn run(env: &Env) -> Result<Vec<Case>> {
     build::prepare(env)?;
     let plain = build::fragment(env, &["plain"])?;
     let is_sample = |line: &&str| line.starts_with("CONFIG_SAMPLE");
     let samples: Vec<&str> = plain.lines().filter(is_sample).collect();
-    let with = "CONFIG_BLOCK=y CONFIG_BLK_FILTER=y";
+    let with = "CONFIG_BLOCK=y CONFIG_SYSFS=y CONFIG_BLK_FILTER=y";
     // changetrack needs debugfs.
     let samples = format!("{with} CONFIG_DEBUG_FS=y {}", samples.join(" "));
     Ok(vec![
@@ -52,5 +63,6 @@ pub fn run(env: &Env) -> Result<Vec<Case>> {
         clippy(env, "crate", with, "prepare"),
         clippy(env, "samples", &samples, "samples/rust/"),
         rustdoc(env)?,
+        arm(env)?,
     ])
 }

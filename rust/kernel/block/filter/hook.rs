@@ -4,6 +4,7 @@
 
 use super::{
     BlkFilter,
+    Context,
     Filter,
     FilteredBio,
     IncomingBio,
@@ -61,6 +62,8 @@ use core::{
 /// #[vtable]
 /// impl BlkFilter for ReadErrors {
 ///     const NAME: &'static CStr = c"read_errors";
+///     const TAKES: bool = true;
+///     const ARMS: bool = true;
 ///     type RegistrationData = ();
 ///
 ///     fn attach(_: filter::AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
@@ -77,8 +80,9 @@ use core::{
 ///             .unwrap_or_else(IncomingBio::pass)
 ///     }
 ///
-///     fn process<'a>(_this: Pin<&'a Self>, _cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
-///         if let Err((bio, ())) = bio.resubmit_armed(()) {
+///     fn process<'a>(_this: Pin<&'a Self>, cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
+///         // It is not protected.
+///         if let Err((bio, ())) = bio.resubmit_armed_wait(cx, ()) {
 ///             bio.resubmit();
 ///         }
 ///     }
@@ -95,22 +99,17 @@ use core::{
 /// }
 /// ```
 pub trait EndIo: BlkFilter {
-    /// What the filter remembers of a bio: at most 16 bytes, which cost no allocation.
+    /// What the filter remembers of a bio: at most 16 bytes, aligned no better than a [`u64`],
+    /// which cost no allocation.
     ///
-    /// It is given to [`end_io`](Self::end_io), which may drop it in an interrupt.
+    /// It is given to [`end_io`](Self::end_io), which may drop it in an interrupt: dropping it must
+    /// not sleep.
     type Data: Send + 'static;
-
-    /// Whether [`end_io`](Self::end_io) may sleep. It is then called in process context: at once
-    /// if the bio completes there, as in [`OwnedBio::resubmit`] for some drivers, so that no lock
-    /// that it takes may be held there; else some time later, by a worker that other completions
-    /// wait for. So it should not take long, and must not wait for I/O. Memory is allocated
-    /// without I/O.
-    const SLEEPS: bool = false;
 
     /// Called when a bio that was armed completes, just before whoever submitted it learns of it.
     ///
-    /// In any context, also in a hard interrupt: it must not sleep, unless it says
-    /// [`SLEEPS`](Self::SLEEPS), and a lock that it shares with the other methods has to be one
+    /// In any context, also in a hard interrupt, and under the RCU read lock: it must not sleep, see
+    /// [`BlkFilter::submit_bio`], and a lock that it shares with the other methods has to be one
     /// that disables interrupts.
     fn end_io(this: Pin<&Self>, bio: CompletedBio<'_>, data: Self::Data);
 }
@@ -137,8 +136,7 @@ pub trait EndIo: BlkFilter {
 ///     if bio.status() == BlkStatus::OK {
 ///         return Ok(0);
 ///     }
-///     let mut data = bio.data_mut().ok_or(EINVAL)?;
-///     (0..data.len()).try_for_each(|offset| data.write(offset, b"x"))?;
+///     bio.data_mut().ok_or(EINVAL)?.fill(b'x');
 ///     bio.set_status(BlkStatus::OK);
 ///     Ok(bio.size())
 /// }
@@ -146,10 +144,12 @@ pub trait EndIo: BlkFilter {
 ///
 /// # Invariants
 ///
-/// `bio` has completed, was armed with `hook`, and is nobody else's for `'a`.
+/// `bio` has completed, was armed with `hook`, and is nobody else's for `'a`. Its memory has been
+/// initialized if it is a read and `filled`.
 pub struct CompletedBio<'a> {
     bio: NonNull<bindings::bio>,
     hook: NonNull<bindings::bdev_filter_hook>,
+    filled: bool,
     _bio: PhantomData<&'a mut bindings::bio>,
     _not_thread_safe: NotThreadSafe,
 }
@@ -206,15 +206,29 @@ impl CompletedBio<'_> {
     }
 
     /// Sets how the bio ended, for whoever submitted it.
+    ///
+    /// A read that failed and gets a good status, without [`data_mut`](Self::data_mut) before, has
+    /// read zeroes.
     #[inline]
     pub fn set_status(&mut self, status: BlkStatus) {
+        let mut status = status;
+        if status == BlkStatus::OK && !self.filled && self.op() == Op::READ && self.size() != 0 {
+            // It is memory that only the device can fill.
+            if self.data_mut().is_none() {
+                status = BlkStatus::IOERR;
+            }
+        }
         // SAFETY: By the type invariants it is ours to change.
         unsafe { (*self.bio.as_ptr()).bi_status = status.as_raw() };
     }
 
     #[inline]
     fn has_data(&self) -> bool {
-        self.op().has_data() && self.size() != 0
+        // SAFETY: By the type invariants the bio is valid, and it has data there. What the filter
+        // may not look at for another reason can't be armed.
+        self.op().has_data()
+            && self.size() != 0
+            && unsafe { bindings::bdev_filter_may_copy(self.bio.as_ptr(), self.iter()) }
     }
 
     /// Returns the data that was written or read, if there is some: not if a read failed.
@@ -223,20 +237,27 @@ impl CompletedBio<'_> {
         if !self.has_data() || (self.op() == Op::READ && self.status() != BlkStatus::OK) {
             return None;
         }
-        // SAFETY: By the type invariants, and as the bio has data. One whose data is not for the
-        // filter can't be armed. The position is that of arming: that in the bio has moved on.
+        // SAFETY: By the type invariants, and as the bio has data that we may touch. The position
+        // is that of arming: that in the bio has moved on.
         Some(unsafe { Data::new(self.bio, self.iter()) })
     }
 
     /// Returns the data of a read, to be changed: whoever submitted it gets that. Filling it in and
-    /// setting a good [status](Self::set_status) makes up for a read that failed.
+    /// setting a good [status](Self::set_status) makes up for a read that failed, of which all is
+    /// zero at first.
     #[inline]
     pub fn data_mut(&mut self) -> Option<DataMut<'_>> {
         if self.op() != Op::READ || !self.has_data() {
             return None;
         }
         // SAFETY: As in `data`. The device is through with the bio, and the submitter waits for it.
-        Some(unsafe { DataMut::new(self.bio, self.iter()) })
+        let mut data = unsafe { DataMut::new(self.bio, self.iter()) };
+        if !self.filled {
+            data.fill(0);
+            // INVARIANT: Just now.
+            self.filled = true;
+        }
+        Some(data)
     }
 }
 
@@ -252,12 +273,16 @@ unsafe extern "C" fn end_io_callback<T: EndIo>(
     let this = unsafe { Filter::<T>::data(flt) };
     // SAFETY: `arm` put it there, and this is called once.
     let data = unsafe { (&raw const (*hook).data).cast::<T::Data>().read() };
-    // INVARIANT: By the safety requirements. The lifetime ends with this function.
+    // SAFETY: The bio is valid.
+    let ok = unsafe { (*bio).bi_status } == BlkStatus::OK.as_raw();
+    // INVARIANT: By the safety requirements. The lifetime ends with this function. A read that went
+    // well has initialized its memory.
     let bio = CompletedBio {
-        // SAFETY: There is a bio.
+        // SAFETY: C passes the bio that completes.
         bio: unsafe { NonNull::new_unchecked(bio) },
-        // SAFETY: There is a hook.
+        // SAFETY: And its hook.
         hook: unsafe { NonNull::new_unchecked(hook) },
+        filled: ok,
         _bio: PhantomData,
         _not_thread_safe: NotThreadSafe,
     };
@@ -265,20 +290,29 @@ unsafe extern "C" fn end_io_callback<T: EndIo>(
     T::end_io(this, bio, data);
 }
 
+/// What C remembers of a bio for the filter.
+type HookData = [u64; 2];
+
 /// Arms a bio that goes on right after this.
+///
+/// # Safety
+///
+/// Where `WAIT` this must be in `process` of the filter of the bio.
 #[inline]
-fn arm<T: EndIo>(bio: &FilteredBio, data: T::Data) -> Result<(), T::Data> {
+unsafe fn arm<T: EndIo, const WAIT: bool>(bio: &FilteredBio, data: T::Data) -> Result<(), T::Data> {
+    const_assert!(T::ARMS, "a filter that arms bios must have ARMS");
     const_assert!(
-        size_of::<T::Data>() <= size_of::<[*mut c_void; 2]>()
-            && align_of::<T::Data>() <= align_of::<*mut c_void>(),
-        "EndIo::Data is at most two pointers"
+        size_of::<T::Data>() <= size_of::<HookData>()
+            && align_of::<T::Data>() <= align_of::<HookData>(),
+        "EndIo::Data is at most 16 bytes"
     );
-    let arm = if T::SLEEPS {
-        bindings::bdev_filter_arm_in_task
+    let arm = if WAIT {
+        bindings::bdev_filter_arm_wait
     } else {
         bindings::bdev_filter_arm
     };
     // SAFETY: By the type invariants of `FilteredBio` both are valid, and nobody else has the bio.
+    // The context is right by the safety requirements.
     let hook = unsafe {
         arm(
             bio.filter.as_ptr(),
@@ -289,9 +323,10 @@ fn arm<T: EndIo>(bio: &FilteredBio, data: T::Data) -> Result<(), T::Data> {
     if hook.is_null() {
         return Err(data);
     }
-    // SAFETY: The hook is valid until the bio completes, which it can't before it goes on. There is
-    // room for the data, and it is aligned.
-    unsafe { (&raw mut (*hook).data).cast::<T::Data>().write(data) };
+    // SAFETY: The hook is valid until the bio completes, which it can't before it goes on.
+    let slot: *mut HookData = unsafe { &raw mut (*hook).data };
+    // SAFETY: There is room for the data, and it is aligned, by the assertion above.
+    unsafe { slot.cast::<T::Data>().write(data) };
     Ok(())
 }
 
@@ -303,7 +338,8 @@ impl<'cb, T: EndIo> IncomingBio<'cb, T> {
     /// [protected](FilteredBio::is_protected). The bio can then be [deferred](Self::defer).
     #[inline]
     pub fn pass_armed(self, data: T::Data) -> Result<Verdict<'cb>, (Self, T::Data)> {
-        match arm::<T>(&self, data) {
+        // SAFETY: It does not wait.
+        match unsafe { arm::<T, false>(&self, data) } {
             Ok(()) => Ok(self.pass()),
             Err(data) => Err((self, data)),
         }
@@ -314,11 +350,35 @@ impl<T: EndIo> OwnedBio<T> {
     /// Lets the bio go on below the filter, and has [`EndIo::end_io`] called with `data` when it
     /// completes.
     ///
-    /// Gives both back if there is no memory. In [`BlkFilter::process`] that does not happen: there
-    /// it waits for other bios that are armed to complete, unless a spinlock is held.
+    /// Gives both back if there is no memory.
     #[inline]
     pub fn resubmit_armed(self, data: T::Data) -> Result<(), (Self, T::Data)> {
-        match arm::<T>(&self, data) {
+        // SAFETY: It does not wait.
+        match unsafe { arm::<T, false>(&self, data) } {
+            Ok(()) => {
+                self.resubmit();
+                Ok(())
+            }
+            Err(data) => Err((self, data)),
+        }
+    }
+
+    /// Does what [`resubmit_armed`](Self::resubmit_armed) does, and waits for memory: until another
+    /// bio that is armed has completed.
+    ///
+    /// Gives both back only if the bio is [protected](FilteredBio::is_protected), or of another
+    /// device than `cx`.
+    #[inline]
+    pub fn resubmit_armed_wait(
+        self,
+        cx: &Context<'_, T>,
+        data: T::Data,
+    ) -> Result<(), (Self, T::Data)> {
+        if !cx.owns(&self) {
+            return Err((self, data));
+        }
+        // SAFETY: By the type invariants of `Context` this is `process`, and of this filter.
+        match unsafe { arm::<T, true>(&self, data) } {
             Ok(()) => {
                 self.resubmit();
                 Ok(())

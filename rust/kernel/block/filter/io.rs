@@ -4,7 +4,9 @@
 
 use super::{
     BlkFilter,
-    Context, //
+    Context,
+    DetachedContext,
+    OwnedBio, //
 };
 use crate::{
     alloc::{
@@ -13,7 +15,6 @@ use crate::{
     },
     bindings,
     block::bio::{
-        BlkStatus,
         Op,
         ReqFlags, //
     },
@@ -23,20 +24,16 @@ use crate::{
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::Completion,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
     types::Opaque, //
 };
 use core::{
     marker::PhantomData,
     ptr::NonNull, //
 };
-
-/// What C wants to remember of a bio that it submits for us: it lies before the bio.
-const FRONT_PAD: usize = size_of::<bindings::bdev_filter_io>();
-static_assert!(
-    FRONT_PAD % align_of::<bindings::bio>() == 0,
-    "the bio after it must be aligned"
-);
 
 /// A pool that bios are allocated from, so that there are some when memory is short.
 ///
@@ -52,11 +49,12 @@ static_assert!(
 ///
 /// # Invariants
 ///
-/// Initialized, with vectors and with `FRONT_PAD` bytes before each bio.
+/// Initialized, with vectors. `in_use` is how many bios of it there are.
 #[pin_data(PinnedDrop)]
 pub struct BioSet {
     #[pin]
     raw: Opaque<bindings::bio_set>,
+    in_use: Atomic<i64>,
 }
 
 // SAFETY: A `bio_set` can be used, and ended, by any thread.
@@ -65,25 +63,29 @@ unsafe impl Send for BioSet {}
 unsafe impl Sync for BioSet {}
 
 impl BioSet {
-    /// Makes a pool of `reserved` bios that can be in use even if memory is short.
+    /// Makes a pool of `reserved` bios, at most 1024, that can be in use even if memory is short.
     ///
     /// Process context, may sleep.
     pub fn new(reserved: u32) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             raw <- Opaque::try_ffi_init(move |set: *mut bindings::bio_set| {
+                if reserved > 1024 {
+                    return Err(EINVAL);
+                }
                 // SAFETY: It is pinned and zeroed, as the function wants it. On failure it has
                 // cleaned up.
-                // CAST: Small numbers.
+                // CAST: A flag.
                 to_result(unsafe {
                     set.write_bytes(0, 1);
                     bindings::bioset_init(
                         set,
                         reserved,
-                        FRONT_PAD as c_uint,
+                        0,
                         bindings::BIOSET_NEED_BVECS as c_int,
                     )
                 })
             }),
+            in_use: Atomic::new(0),
         })
     }
 }
@@ -91,15 +93,20 @@ impl BioSet {
 #[pinned_drop]
 impl PinnedDrop for BioSet {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: It is initialized. Whoever has a bio of it borrows it.
+        // A bio that was leaked is of a pool for ever. What is left of that has no pointer to us,
+        // as the pool has neither a rescuer nor a cache for each CPU.
+        if self.in_use.load(Relaxed) != 0 {
+            pr_warn!("a pool of bios is leaked with its last bio\n");
+            return;
+        }
+        // SAFETY: It is initialized, and there is no bio of it.
         unsafe { bindings::bioset_exit(self.raw.get()) };
     }
 }
 
 /// A page of memory for the data of bios of our own.
 ///
-/// It holds bytes and nothing else. A [`Page`] can be the memory of values of any type, which a
-/// read from a disk must not write to.
+/// Its bytes are initialized, and nobody else has them.
 ///
 /// # Examples
 ///
@@ -163,45 +170,21 @@ impl BioPage {
 ///
 /// # Invariants
 ///
-/// `bio` was allocated from a [`BioSet`] that is borrowed for `'a`, and nobody else has it.
+/// `bio` was allocated from `set` and is counted there, and nobody else has it.
 pub struct NewBio<'a> {
     bio: NonNull<bindings::bio>,
-    _set_and_pages: PhantomData<(&'a BioSet, &'a mut BioPage)>,
+    set: &'a BioSet,
+    _pages: PhantomData<&'a mut BioPage>,
 }
 
 impl<'a> NewBio<'a> {
-    /// See [`Context::new_bio`].
-    fn alloc(set: &'a BioSet, op: Op, flags: ReqFlags, sector: u64, nr_vecs: u16) -> Result<Self> {
-        let is_data = op == Op::READ || op == Op::WRITE;
-        if !is_data || u32::from(nr_vecs) > bindings::BIO_MAX_VECS {
-            return Err(EINVAL);
-        }
-        // Not those that say something about other fields of the bio they come from.
-        let flags = u32::from(flags) & ReqFlags::all_bits();
-        // SAFETY: By the type invariants of `BioSet`. A bio may be without a device for now.
-        let bio = unsafe {
-            bindings::bio_alloc_bioset(
-                core::ptr::null_mut(),
-                nr_vecs,
-                op.as_raw() | flags,
-                bindings::GFP_NOIO,
-                set.raw.get(),
-            )
-        };
-        let bio = NonNull::new(bio).ok_or(ENOMEM)?;
-        // SAFETY: It is ours.
-        unsafe { (*bio.as_ptr()).bi_iter.bi_sector = sector };
-        // INVARIANT: As it says.
-        Ok(Self {
-            bio,
-            _set_and_pages: PhantomData,
-        })
-    }
-
     /// Adds `len` bytes of a page, starting at `offset`.
     ///
-    /// For a read that is where the data goes. [`EINVAL`] if it is not within the page or nothing,
-    /// or if the operation takes no data; [`ENOSPC`] if the bio is full.
+    /// For a read that is where the data goes. Returns [`EINVAL`] if `len` is 0, if the range does
+    /// not fit in the page, or if the operation carries no data; [`ENOSPC`] if the bio is full.
+    ///
+    /// Most devices want `offset` and `len` to be multiples of 512; the bio is refused if they are
+    /// not as the device wants them.
     pub fn add_page(&mut self, page: &'a mut BioPage, offset: usize, len: usize) -> Result {
         // SAFETY: By the type invariants.
         let op = Op::from_opf(unsafe { (*self.bio.as_ptr()).bi_opf });
@@ -230,39 +213,91 @@ impl Drop for NewBio<'_> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants; it has been allocated with one reference.
         unsafe { bindings::bio_put(self.bio.as_ptr()) };
+        // It borrows the pool, so nobody looks at the count in between.
+        self.set.in_use.add(-1, Relaxed);
     }
 }
 
-impl<T: BlkFilter> Context<'_, T> {
-    /// Allocates a bio from a pool that the filter has, with room for `nr_vecs` stretches of
-    /// memory. It is for `sector` and those after, in units of 512 bytes, relative to the device.
+impl<'a> NewBio<'a> {
+    /// Allocates a bio from a pool, with room for `nr_vecs` stretches of memory. It is for `sector`
+    /// and those after, in units of 512 bytes, relative to the device.
     ///
     /// [`EINVAL`] if that is more than a bio can have, or if the operation is neither a read nor a
     /// write; a write without data that has [`ReqFlag::Preflush`] is a flush. Flags that
     /// [`ReqFlag`] does not name are left out.
     ///
-    /// May sleep, without starting I/O. Waits if there is no memory, which only helps if there are
-    /// fewer bios of the pool in use than it has in reserve.
+    /// May sleep if `gfp` says so. It then does not fail for lack of memory, but blocks until a bio
+    /// is returned to the pool, which can deadlock if the caller holds all `reserved` bios. Else
+    /// [`ENOMEM`].
     ///
     /// [`ReqFlag`]: crate::block::bio::ReqFlag
     /// [`ReqFlag::Preflush`]: crate::block::bio::ReqFlag::Preflush
-    pub fn new_bio<'b>(
-        &self,
-        bios: &'b BioSet,
+    pub fn new(
+        set: &'a BioSet,
         op: Op,
         flags: ReqFlags,
         sector: u64,
         nr_vecs: u16,
-    ) -> Result<NewBio<'b>> {
-        NewBio::alloc(bios, op, flags, sector, nr_vecs)
+        gfp: Flags,
+    ) -> Result<Self> {
+        let is_data = op == Op::READ || op == Op::WRITE;
+        if !is_data || u32::from(nr_vecs) > bindings::BIO_MAX_VECS {
+            return Err(EINVAL);
+        }
+        // Not those that say something about other fields of the bio they come from.
+        let flags = u32::from(flags) & ReqFlags::all_bits();
+        // SAFETY: By the type invariants of `BioSet`. A bio may be without a device for now.
+        let bio = unsafe {
+            bindings::bio_alloc_bioset(
+                core::ptr::null_mut(),
+                nr_vecs,
+                op.as_raw() | flags,
+                gfp.as_raw(),
+                set.raw.get(),
+            )
+        };
+        let bio = NonNull::new(bio).ok_or(ENOMEM)?;
+        // SAFETY: It is ours.
+        unsafe { (*bio.as_ptr()).bi_iter.bi_sector = sector };
+        // INVARIANT: It has just been allocated, and is counted.
+        set.in_use.add(1, Relaxed);
+        Ok(Self {
+            bio,
+            set,
+            _pages: PhantomData,
+        })
     }
+}
 
+/// Submits a bio below a filter and waits for it.
+///
+/// # Safety
+///
+/// `filter` must be one that is not released. `owned` must be a bio that it took, and that is not
+/// finished before this returns, or null in its `detached` method.
+unsafe fn submit_and_wait(
+    filter: *mut bindings::bdev_filter,
+    owned: *mut bindings::bio,
+    bio: NewBio<'_>,
+) -> Result {
+    // SAFETY: By the safety requirements. The bio is ours, and it and its pages stay until it has
+    // completed, as this waits for that.
+    to_result(unsafe { bindings::bdev_filter_submit_wait(filter, owned, bio.as_raw()) })
+}
+
+impl<T: BlkFilter> Context<'_, T> {
     /// Submits a bio to the device below the filter, and waits for it.
     ///
     /// If that is the filter of a partition, the one of the disk sees the bio.
     ///
-    /// [`ENODEV`] if the device is being removed, [`EINVAL`] if the bio goes beyond its end, is not
-    /// made of whole [logical blocks] or is empty and no flush, else the error that it ended with.
+    /// It is submitted on behalf of `owned`: whoever submitted that has the device open, and its
+    /// control group and priority are those of `bio`.
+    ///
+    /// [`ENODEV`] if the device is being removed, [`EROFS`] for a write to a device that is
+    /// read-only, [`EINVAL`] if `owned` is of another device than `self`, or if `bio` goes beyond
+    /// the end of the device, is not made of whole [logical blocks], has memory that is not aligned
+    /// as the device wants it, is empty and no flush, or has flush flags and is no write; else the
+    /// error that it ended with.
     ///
     /// [logical blocks]: crate::block::bdev::BlockDevice::logical_block_size
     ///
@@ -279,46 +314,49 @@ impl<T: BlkFilter> Context<'_, T> {
     ///             BioPage,
     ///             BioSet,
     ///             BlkFilter,
-    ///             Context, //
+    ///             Context,
+    ///             NewBio,
+    ///             OwnedBio, //
     ///         }, //
     ///     }, //
     /// };
     ///
-    /// /// The last byte of a sector of the device that the filter is on, in its `process`.
-    /// fn last_byte<T: BlkFilter>(cx: &Context<'_, T>, bios: &BioSet, at: u64) -> Result<u8> {
+    /// /// The last byte of the sector before that of a bio, in the `process` of a filter.
+    /// fn byte_before<T: BlkFilter>(
+    ///     cx: &Context<'_, T>,
+    ///     owned: &OwnedBio<T>,
+    ///     bios: &BioSet,
+    /// ) -> Result<u8> {
+    ///     let at = owned.sector().checked_sub(1).ok_or(ERANGE)?;
     ///     let mut page = BioPage::new(GFP_KERNEL)?;
-    ///     let mut bio = cx.new_bio(bios, Op::READ, ReqFlags::default(), at, 1)?;
+    ///     let mut bio = NewBio::new(bios, Op::READ, ReqFlags::default(), at, 1, GFP_KERNEL)?;
     ///     bio.add_page(&mut page, 0, 512)?;
-    ///     cx.submit_and_wait(bio)?;
+    ///     cx.submit_and_wait(owned, bio)?;
     ///
     ///     let mut byte = [0];
     ///     page.read(511, &mut byte)?;
     ///     Ok(byte[0])
     /// }
     /// ```
-    pub fn submit_and_wait(&self, bio: NewBio<'_>) -> Result {
-        /// # Safety
-        ///
-        /// To be called by C for the bio that was submitted below.
-        unsafe extern "C" fn end_io(bio: *mut bindings::bio) {
-            // SAFETY: `submit_and_wait` put it there, and waits for this.
-            unsafe { (*(*bio).bi_private.cast::<Completion>()).complete_all() };
+    pub fn submit_and_wait(&self, owned: &OwnedBio<T>, bio: NewBio<'_>) -> Result {
+        if !self.owns(owned) {
+            return Err(EINVAL);
         }
+        // SAFETY: By the type invariants of `OwnedBio`, which is borrowed until this returns.
+        unsafe { submit_and_wait(self.filter, owned.as_raw(), bio) }
+    }
+}
 
-        pin_init::stack_pin_init!(let done = Completion::new());
-        let raw = bio.as_raw();
-        // SAFETY: The bio is ours.
-        unsafe {
-            (*raw).bi_private = core::ptr::from_ref(&*done).cast_mut().cast();
-            (*raw).bi_end_io = Some(end_io);
-        }
-        // SAFETY: By the type invariants of `BioSet` there is room for it, and it is ours.
-        let io = unsafe { raw.byte_sub(FRONT_PAD) }.cast();
-        // SAFETY: By the type invariants the filter is not released. `io` and all that the bio
-        // refers to stay until `end_io` has been called, as we wait for that.
-        to_result(unsafe { bindings::bdev_filter_submit_below(self.filter, raw, io) })?;
-        done.wait_for_completion();
-        // SAFETY: It has completed: it is ours again.
-        BlkStatus::from_raw(unsafe { (*raw).bi_status }).to_result()
+impl<T: BlkFilter> DetachedContext<'_, T> {
+    /// Submits a bio to the device that the filter was on, and waits for it.
+    ///
+    /// The device has been opened for that. Otherwise as [`Context::submit_and_wait`].
+    pub fn submit_and_wait(&self, bio: NewBio<'_>) -> Result {
+        const_assert!(
+            T::SAVES,
+            "a filter that does I/O in `detached` must have SAVES"
+        );
+        // SAFETY: By the type invariants this is `detached`.
+        unsafe { submit_and_wait(self.filter, core::ptr::null_mut(), bio) }
     }
 }

@@ -33,10 +33,7 @@ use crate::{
         Arc,
         SpinLock, //
     },
-    time::{
-        delay::fsleep,
-        Delta, //
-    }, //
+    time::delay::fsleep, //
 };
 use core::pin::pin;
 
@@ -65,17 +62,24 @@ struct Disk {
     _disk: GenDisk<Null>,
 }
 
+/// That of a second one.
+const OTHER_SECTORS: u64 = 23456;
+
 fn new_disk() -> Result<Disk> {
+    new_disk_of(NR_SECTORS)
+}
+
+fn new_disk_of(nr_sectors: u64) -> Result<Disk> {
     let tags = Arc::pin_init(TagSet::new(1, 16, 1), GFP_KERNEL)?;
     let disk = GenDiskBuilder::new()
         .logical_block_size(512)?
-        .capacity_sectors(NR_SECTORS)
-        .build(fmt!("rust_kunit"), tags, ())?;
+        .capacity_sectors(nr_sectors)
+        .build(fmt!("rust_kunit{nr_sectors}"), tags, ())?;
     // It has no fixed number: it is one of those that are given out as they are needed.
     let major = bindings::BLOCK_EXT_MAJOR << bindings::MINORBITS;
     let file = (0..64)
         .filter_map(|minor| BdevFile::open_dev(major | minor, OpenMode::ReadWrite).ok())
-        .find(|file| file.nr_sectors() == NR_SECTORS)
+        .find(|file| file.nr_sectors() == nr_sectors)
         .ok_or(ENXIO)?;
     Ok(Disk { file, _disk: disk })
 }
@@ -152,24 +156,16 @@ enum Mode {
     Arm,
     Retarget,
     RetargetLater,
-    RetargetFar,
-    RetargetFarLater,
+    Remap,
+    RemapLater,
     KeepLate,
-}
-
-impl Mode {
-    /// Where a bio goes that is retargeted.
-    fn target(self) -> u64 {
-        match self {
-            Mode::RetargetFar | Mode::RetargetFarLater => u64::MAX - 1,
-            _ => 40,
-        }
-    }
 }
 
 /// What the filter shall do, and what happened.
 struct Script {
     mode: Mode,
+    /// Where a bio goes that is retargeted, a number of a device, or remapped, a sector.
+    to: Atomic<u64>,
     seen: Atomic<u32>,
     sector: Atomic<u64>,
     processed: Atomic<u32>,
@@ -183,6 +179,7 @@ fn script(mode: Mode) -> Result<Arc<Script>> {
     Ok(Arc::new(
         Script {
             mode,
+            to: Atomic::new(0),
             seen: Atomic::new(0),
             sector: Atomic::new(0),
             processed: Atomic::new(0),
@@ -202,7 +199,7 @@ struct Tester {
     kept: SpinLock<BioList<Tester>>,
     #[pin]
     pool: BioSet,
-    target: BdevFile,
+    target: Option<Target>,
 }
 
 #[pinned_drop]
@@ -216,10 +213,21 @@ impl PinnedDrop for Tester {
 impl BlkFilter for Tester {
     const NAME: &'static CStr = c"rust_kunit";
     const OPTIONS: bool = true;
+    const TAKES: bool = true;
+    const ARMS: bool = true;
+    const SAVES: bool = true;
     type RegistrationData = Arc<Script>;
 
     fn attach(info: AttachInfo<'_>, script: &Arc<Script>) -> impl PinInit<Self, Error> {
-        let (script, dev) = (script.clone(), info.device().dev());
+        let script = script.clone();
+        let target = match script.mode {
+            Mode::Retarget | Mode::RetargetLater => {
+                BdevFile::open_dev(script.to.load(Relaxed) as u32, OpenMode::ReadWrite)
+                    .and_then(|file| info.target(file))
+                    .map(Some)
+            }
+            _ => Ok(None),
+        };
         let parsed = info.parse_options(|key, value| match (key, value) {
             ("fail", "no") => Ok(()),
             ("fail", "yes") => Err(EDOM),
@@ -228,7 +236,7 @@ impl BlkFilter for Tester {
 
         pin_init::pin_init_scope(move || {
             parsed?;
-            let target = BdevFile::open_dev(dev, OpenMode::Read)?;
+            let target = target?;
             Ok(try_pin_init!(Self {
                 script,
                 kept <- new_spinlock!(BioList::new()),
@@ -246,11 +254,7 @@ impl BlkFilter for Tester {
         match script.mode {
             Mode::Pass => return bio.pass(),
             Mode::End => return bio.end(BlkStatus::NOSPC),
-            Mode::Defer
-            | Mode::Own
-            | Mode::RetargetLater
-            | Mode::RetargetFarLater
-            | Mode::KeepLate => {
+            Mode::Defer | Mode::Own | Mode::RetargetLater | Mode::RemapLater | Mode::KeepLate => {
                 return bio.defer().unwrap_or_else(IncomingBio::pass);
             }
             Mode::Arm => {
@@ -258,9 +262,17 @@ impl BlkFilter for Tester {
                     .pass_armed([7, 9])
                     .unwrap_or_else(|(bio, _)| bio.end(BlkStatus::RESOURCE));
             }
-            Mode::Retarget | Mode::RetargetFar => {
+            Mode::Retarget => {
+                let sector = bio.sector();
+                return match &this.target {
+                    Some(target) => bio.retarget(target, sector),
+                    None => Err(bio),
+                }
+                .unwrap_or_else(|bio| bio.end(BlkStatus::RESOURCE));
+            }
+            Mode::Remap => {
                 return bio
-                    .retarget(&this.target, script.mode.target())
+                    .remap(script.to.load(Relaxed))
                     .unwrap_or_else(|bio| bio.end(BlkStatus::RESOURCE));
             }
             Mode::Drop | Mode::Fill | Mode::Keep | Mode::Resubmit => {}
@@ -270,7 +282,7 @@ impl BlkFilter for Tester {
             let _ = data.read(0, &mut first);
             script.first_byte.store(first[0].into(), Relaxed);
         }
-        let (mut owned, verdict) = match bio.take() {
+        let (owned, verdict) = match bio.take() {
             Ok(taken) => taken,
             Err(untaken) => {
                 bio = untaken;
@@ -279,14 +291,14 @@ impl BlkFilter for Tester {
         };
         match script.mode {
             Mode::Drop => drop(owned),
-            Mode::Keep => this.kept.lock().push(owned),
-            Mode::Fill => {
-                let status = match owned.data_mut() {
-                    Some(mut data) => data.write(512, &[0xaa; 512]).into(),
-                    None => BlkStatus::IOERR,
-                };
-                owned.end(status);
-            }
+            Mode::Keep => this.keep(owned),
+            Mode::Fill => match owned.fill() {
+                Ok(mut filled) => {
+                    let status = filled.data().write(512, &[0xaa; 512]).into();
+                    filled.end(status);
+                }
+                Err(owned) => owned.end(BlkStatus::IOERR),
+            },
             _ => owned.resubmit(),
         }
         verdict
@@ -297,15 +309,17 @@ impl BlkFilter for Tester {
         this.script.processed.add(1, Relaxed);
         match this.script.mode {
             Mode::Own => {
-                let own = |op, sector, size| {
-                    let none = ReqFlags::default();
-                    let mut page = BioPage::new(GFP_KERNEL)?;
-                    let mut own = cx.new_bio(&this.pool, op, none, sector, 1)?;
-                    if size != 0 {
-                        own.add_page(&mut page, 0, size)?;
+                let own_with = |op, flags, sector, sizes: [usize; 2]| {
+                    let mut pages = [BioPage::new(GFP_KERNEL)?, BioPage::new(GFP_KERNEL)?];
+                    let mut own = NewBio::new(&this.pool, op, flags, sector, 2, GFP_KERNEL)?;
+                    for (page, size) in pages.iter_mut().zip(sizes) {
+                        if size != 0 {
+                            own.add_page(page, 0, size)?;
+                        }
                     }
-                    cx.submit_and_wait(own)
+                    cx.submit_and_wait(&bio, own)
                 };
+                let own = |op, sector, size| own_with(op, ReqFlags::default(), sector, [size, 0]);
                 let bad = [
                     own(Op::READ, NR_SECTORS, 512),
                     own(Op::READ, NR_SECTORS - 1, 1024),
@@ -313,6 +327,10 @@ impl BlkFilter for Tester {
                     own(Op::READ, 0, 1000),
                     own(Op::READ, 0, 0),
                     own(Op::DISCARD, 0, 0),
+                    // Half a block in each of two pages.
+                    own_with(Op::READ, ReqFlags::default(), 0, [256, 256]),
+                    own_with(Op::READ, ReqFlag::Preflush.into(), 0, [512, 0]),
+                    own_with(Op::READ, ReqFlag::Fua.into(), 0, [512, 0]),
                 ];
                 let good = own(Op::READ, 0, 4096) == Ok(())
                     && own(Op::WRITE, NR_SECTORS - 1, 512) == Ok(())
@@ -323,28 +341,56 @@ impl BlkFilter for Tester {
                     BlkStatus::IOERR
                 });
             }
-            Mode::RetargetLater | Mode::RetargetFarLater => {
-                let _ = bio.retarget(cx, &this.target, this.script.mode.target());
+            Mode::RetargetLater => {
+                let sector = bio.sector();
+                if let Some(target) = &this.target {
+                    let _ = bio.retarget(cx, target, sector);
+                }
+            }
+            Mode::RemapLater => {
+                let _ = bio.remap(this.script.to.load(Relaxed));
             }
             Mode::KeepLate => {
-                fsleep(Delta::from_millis(100));
-                this.kept.lock().push(bio);
+                // A minute, but for the detach.
+                assert!(!cx.sleep(Delta::from_secs(60)));
+                this.keep(bio);
             }
             _ => bio.resubmit(),
         }
     }
 
-    fn detached<'a>(this: Pin<&'a Self>, _cx: &Context<'a, Self>, reason: DetachReason) {
-        if reason == DetachReason::Detached {
-            this.script.detached.add(1, Relaxed);
-        }
+    fn let_go(this: Pin<&Self>) {
         while let Some(bio) = this.release_one() {
             bio.resubmit();
+        }
+    }
+
+    fn detached<'a>(this: Pin<&'a Self>, cx: &DetachedContext<'a, Self>, reason: DetachReason) {
+        let this = this.get_ref();
+        let own = || {
+            let mut page = BioPage::new(GFP_KERNEL)?;
+            let mut own =
+                NewBio::new(&this.pool, Op::WRITE, ReqFlags::default(), 0, 1, GFP_KERNEL)?;
+            own.add_page(&mut page, 0, 512)?;
+            cx.submit_and_wait(own)
+        };
+        let want = match reason {
+            DetachReason::Detached => Ok(()),
+            DetachReason::Removed => Err(ENODEV),
+        };
+        assert_eq!(own(), want);
+        if reason == DetachReason::Detached {
+            this.script.detached.add(1, Relaxed);
         }
     }
 }
 
 impl Tester {
+    fn keep(&self, bio: OwnedBio<Self>) {
+        let other = self.kept.lock().push(bio);
+        assert!(other.is_ok());
+    }
+
     /// The first of the bios that were kept. Not with the lock held: it may be the last bio.
     fn release_one(&self) -> Option<OwnedBio<Self>> {
         self.kept.lock().pop()
@@ -412,7 +458,7 @@ mod tests {
     fn a_read_is_filled_in() -> Result {
         let (result, data) = with(Mode::Fill, |disk, _| rw(disk, Op::READ, 8))?;
         assert_eq!(result, Ok(()));
-        assert!(data[..512].iter().all(|b| *b == 0x55) && data[512..].iter().all(|b| *b == 0xaa));
+        assert!(data[..512].iter().all(|b| *b == 0) && data[512..].iter().all(|b| *b == 0xaa));
         // A write is not.
         let (result, data) = with(Mode::Fill, |disk, _| rw(disk, Op::WRITE, 8))?;
         assert_eq!(result, Err(EIO));
@@ -490,22 +536,48 @@ mod tests {
 
     #[test]
     fn a_bio_goes_elsewhere() -> Result {
-        for mode in [Mode::Retarget, Mode::RetargetLater] {
-            let (result, seen) = with(mode, |disk, script| {
-                let (result, _) = rw(disk, Op::READ, NR_SECTORS - 2);
-                (result, script.seen.load(Relaxed))
-            })?;
-            assert_eq!((result, seen), (Ok(()), 1));
+        for mode in [Mode::Remap, Mode::RemapLater] {
+            for (to, want) in [
+                (40, Ok(())),
+                (NR_SECTORS - 2, Ok(())),
+                (NR_SECTORS - 1, Err(())),
+                (u64::MAX, Err(())),
+            ] {
+                let (result, seen) = with(mode, |disk, script| {
+                    script.to.store(to, Relaxed);
+                    let (result, _) = rw(disk, Op::READ, 8);
+                    (result, script.seen.load(Relaxed))
+                })?;
+                assert_eq!((result.map_err(|_| ()), seen), (want, 1));
+            }
         }
         Ok(())
     }
 
     #[test]
-    fn a_bio_goes_beyond_the_end() -> Result {
-        for mode in [Mode::RetargetFar, Mode::RetargetFarLater] {
-            let result = with(mode, |disk, _| rw(disk, Op::READ, 8).0)?;
-            assert_eq!(result, Err(EIO));
+    fn a_bio_goes_to_another_disk() -> Result {
+        for mode in [Mode::Retarget, Mode::RetargetLater] {
+            let (disk, other) = (new_disk()?, new_disk_of(OTHER_SECTORS)?);
+            let (to_other, counter) = (script(mode)?, script(Mode::Pass)?);
+            to_other.to.store(other.file.dev().into(), Relaxed);
+            let counted = Attachment::<Tester>::new(&other.file, &counter, None)?;
+            let attached = Attachment::<Tester>::new(&disk.file, &to_other, None)?;
+            let (result, _) = rw(&disk, Op::WRITE, NR_SECTORS - 2);
+            drop(attached);
+            drop(counted);
+            assert_eq!(result, Ok(()));
+            assert_eq!(counter.seen.load(Relaxed), 1);
+            assert_eq!(counter.sector.load(Relaxed), NR_SECTORS - 2);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_target_is_not_the_device_itself() -> Result {
+        let (disk, script) = (new_disk()?, script(Mode::Retarget)?);
+        script.to.store(disk.file.dev().into(), Relaxed);
+        let attached = Attachment::<Tester>::new(&disk.file, &script, None);
+        assert_eq!(attached.err(), Some(ELOOP));
         Ok(())
     }
 
@@ -537,7 +609,7 @@ mod tests {
         let mut sectors = [0; 3];
         let mut list = BioList::new();
         while let Some(bio) = this.release_one() {
-            list.push(bio);
+            assert!(list.push(bio).is_ok());
         }
         for sector in &mut sectors {
             if let Some(bio) = list.pop() {

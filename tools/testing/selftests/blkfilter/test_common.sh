@@ -209,6 +209,24 @@ attr() {	# device: path of its attribute
 	echo "$path/filter"
 }
 
+# The first byte of a device or file, in hexadecimal; that of a device not from the cache.
+first_byte() {	# device, or file
+	local from="$1" flag=
+
+	[ -e "$from" ] || { from=/dev/$1; flag=iflag=direct; }
+	dd if="$from" bs=4096 count=1 $flag status=none | od -An -tx1 -N1 | tr -d ' '
+}
+
+# inflight <device> <number>: so many requests are on their way there.
+inflight() {
+	awk -v n="$2" '{ exit $1 + $2 != n }' "/sys/class/block/$1/inflight"
+}
+
+# soon <seconds> <command>...: it ends by then, and well.
+soon() {
+	timeout $(($1 * ${SLOW:-1})) bash -c '"$@"' _ "${@:2}"
+}
+
 # Helpers that are called often start no process, because starting one takes longer in
 # an emulated machine than the operation under test.
 attach() {	# device filter
@@ -249,6 +267,8 @@ write_fails() {
 	EFBIG) msg="File too large" ;;
 	EOPNOTSUPP) msg="Operation not supported" ;;
 	EALREADY) msg="Operation already in progress" ;;
+	ELOOP) msg="Too many levels of symbolic links" ;;
+	EDOM) msg="Numerical argument out of domain" ;;
 	esac
 	fails_with "write error: $msg" bash -c 'printf %s "$2" > "$1"' _ "$(attr "$2")" "$3"
 }

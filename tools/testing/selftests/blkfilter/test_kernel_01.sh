@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 49
+plan 57
 load rust_blkfilter
 load_test_filter
 new_nullb
@@ -127,14 +127,25 @@ expect "at bdev_filter_detach+" eval "echo never > $TEST_DIR/misuse"
 check "C7: detaching what was never attached warns" eq "$EXPECT_STATUS" 0
 expect "at bdev_filter_unregister+" eval "echo unregister > $TEST_DIR/misuse"
 check "C31: so does unregistering what is not registered" eq "$EXPECT_STATUS" 0
-expect "at bdev_filter_put+" eval "echo put > $TEST_DIR/misuse"
-check "C8: so does putting a reference too often" eq "$EXPECT_STATUS" 0
 echo 1 > /sys/kernel/debug/clear_warn_once
 expect "at bdev_filter_unregister+" eval "echo other > $TEST_DIR/misuse"
 check "C31: so does unregistering another filter of the name" eq "$EXPECT_STATUS" 0
 check "C31: which stays registered" registered $DEV blkfilter_test
 check "C31: the filter goes on" dwrite $DEV
 check "C7: and can be detached" detach $DEV
+
+# A filter that detaches itself, from each of its methods that sees a bio.
+for mode in detach detachdefer detachend; do
+	kattach $DEV || bail "cannot attach"
+	udevadm settle
+	echo 1 > /sys/kernel/debug/clear_warn_once
+	echo $mode > $TEST_DIR/mode
+	expect "at bdev_filter_detach+" dread $DEV
+	check "C13: $mode: it warns, and the bio is fine" eq "$EXPECT_STATUS" 0
+	check "C13: $mode: the filter goes without waiting" wait_for attached $DEV none
+	check "C11: $mode: and is released" wait_for eval '[ $(get released) = $(get attached) ]'
+	echo pass > $TEST_DIR/mode
+done
 
 # Modules that come, or do not, and that forget to unregister.
 rmmod blkfilter_test

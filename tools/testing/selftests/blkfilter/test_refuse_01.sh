@@ -38,7 +38,7 @@ check "C27: now it is refused again" write_fails EOPNOTSUPP $crypt blkfilter_tes
 
 rmmod blkfilter_test || bail "cannot unload"
 
-insmod "$DIR"/test_modules/blkfilter_test.ko flags=14 || bail "cannot load blkfilter_test"
+insmod "$DIR"/test_modules/blkfilter_test.ko flags=112 || bail "cannot load blkfilter_test"
 for dev in $zoned $integrity blkfilter_crypto; do
 	check "C27: $dev: attached with the flag" attach $dev blkfilter_test
 	check "C10: $dev: and sees I/O" eval \

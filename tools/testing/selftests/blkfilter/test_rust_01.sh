@@ -22,7 +22,7 @@ check "C29: and no trace is left" attached $DEV none
 check "C10: attach" attach $DEV "blkfilter_rust mode=drop"
 udevadm settle
 check "C10: what is dropped fails" fails_with "Input/output error" dwrite $DEV
-check "C10: it is in the log" eval "dmesg | grep -q 'the filter blkfilter_rust dropped a bio'"
+check "C10: it is in the log" eval "dmesg | grep -q \"$DEV: blkfilter_rust dropped a bio\""
 detach $DEV
 check "C10: afterwards writes are fine" dwrite $DEV
 

@@ -30,7 +30,7 @@ impl kernel::Module for Module {
 struct Good {
     count: u64,
     file: BdevFile,
-    files: Mutex<Option<BdevFile>>,
+    target: Target,
     bios: SpinLock<BioList<Good>>,
     pool: Pin<KBox<BioSet>>,
 }
@@ -38,6 +38,9 @@ struct Good {
 #[vtable]
 impl BlkFilter for Good {
     const NAME: &'static CStr = c"good";
+    const TAKES: bool = true;
+    const ARMS: bool = true;
+    const SAVES: bool = true;
     type RegistrationData = ();
 
     fn attach(_: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //~ E0382: a bio is on one list
 fn keep(a: &mut BioList<Good>, b: &mut BioList<Good>, bio: Owned) {
-    a.push(bio);
-    b.push(bio); //~ bad
+    let _ = a.push(bio);
+    let _ = b.push(bio); //~ bad
 }

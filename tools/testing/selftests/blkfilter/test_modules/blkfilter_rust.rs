@@ -20,7 +20,6 @@ use kernel::{
             BioList,
             BlkFilter,
             Context,
-            DetachReason,
             FilteredBio,
             IncomingBio,
             OwnedBio,
@@ -103,6 +102,7 @@ fn only_zeroes(bio: &FilteredBio) -> bool {
 impl BlkFilter for TestFilter {
     const NAME: &'static CStr = c"blkfilter_rust";
     const OPTIONS: bool = true;
+    const TAKES: bool = true;
     type RegistrationData = ();
 
     fn attach(info: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
@@ -142,7 +142,10 @@ impl BlkFilter for TestFilter {
             Mode::Read => bio.pass(),
             Mode::Keep => match bio.take() {
                 Ok((owned, verdict)) => {
-                    this.get_ref().kept.lock().push(owned);
+                    let other = this.get_ref().kept.lock().push(owned);
+                    if let Err(owned) = other {
+                        owned.resubmit();
+                    }
                     verdict
                 }
                 Err(bio) => bio.pass(),
@@ -155,7 +158,7 @@ impl BlkFilter for TestFilter {
         bio.resubmit();
     }
 
-    fn detached<'a>(this: Pin<&'a Self>, _cx: &Context<'a, Self>, _reason: DetachReason) {
+    fn let_go(this: Pin<&Self>) {
         while let Some(bio) = this.pop() {
             bio.resubmit();
         }

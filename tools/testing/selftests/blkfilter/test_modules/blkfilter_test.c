@@ -13,37 +13,56 @@
  *   defer     takes it and defers it; ->process resubmits it
  *   sleep     like defer, but ->process sleeps for 20 ms first
  *   refuse    takes it and defers it; ->process ends it with an I/O error
- *   copy      takes it and defers it; ->process reads sector 0 below the filter
- *             first and waits for that
+ *   doze      like sleep, but for a minute, or until the filter is to leave
+ *   copy      takes it and defers it; ->process waits for "copy_ms" milliseconds, then
+ *             reads "below_bytes" at "below_sector" below the filter first
+ *   save      lets it go on; ->detached waits for "save_ms" milliseconds, then writes
+ *             4 KiB of 0x5a to "below_sector", if the flags have BDEV_FILTER_SAVES
  *   hook      hooks its completion and lets it go on
  *   fail      the same, and makes it fail when it completes
  *   hookdefer takes it and defers it; ->process hooks its completion
- *   retarget  sends it to the same sector of the device that "kopen" has open, or
- *             if it goes there, of the one that "kopen2" has
+ *   first     hooks its completion; the first that is no read, and of 64 KiB or more
+ *             or for a zone, is kept as in hold
+ *   serial    lets one go on at a time; when that completes, the next is resubmitted
+ *   retarget  sends it to the same sector of the target
  *   retargetdefer  the same from ->process
  *   far       as retarget, but to a sector that no device has
  *   fardefer  the same from ->process
+ *   remap     sends it "shift" sectors further on
+ *   remapdefer  the same from ->process
+ *   detach    detaches the filter that "kattach" attached, and lets it go on
+ *   detachdefer  the same from ->process
+ *   detachend    the same when it completes
  *   slow      delays it for 200 ms inside ->submit_bio, then lets it go on
  *   nowait    ends it with BLK_STS_AGAIN if it is REQ_NOWAIT, defers it if not
  *
- * "seen", "held", "protected", "hooked", "processed", "attached", "detached",
- * "removed" and "released" count; "size" and "options" are the last ones heard
- * of.  "nowait" and "polled" count the bios seen with REQ_NOWAIT and REQ_POLLED.
+ * "seen", "held", "protected", "hooked", "processed", "passed_on", "attached",
+ * "detached", "removed" and "released" count; "size" and "options" are the last ones
+ * heard of.  "passed_on" are bios that serial resubmitted when another completed;
+ * "nowait" and "polled" count the bios seen with REQ_NOWAIT and REQ_POLLED.
  * "late" counts calls of ->submit_bio that end after ->detached or ->release
  * began, and must stay 0.  "sector" is that of the last bio seen.
  *
  * Writing the path of a device to "kopen" opens it, an empty line closes it.  Any
  * write to "kattach" attaches a filter to it from inside the kernel, any write to
  * "kdetach" detaches that.  Writing to "twice" reads its first sector, waits for so
- * many milliseconds, and submits the same bio again.  Writing a sector to "below"
- * reads it below the filter that was attached last; "misuse" does what a filter
- * must not.
+ * many milliseconds, and submits the same bio again.  "misuse" does what a filter must
+ * not.
+ *
+ * What copy and save do below the filter is told by "below_error", an errno or 0, and
+ * "below", the number in the first bytes that were read.  "below_offset" is where in
+ * a page these are.
+ *
+ * What hold keeps is let go by "release" only, or when the filter is told to let go,
+ * if "let_go" is 1.
  *
  * "profile" gives the disk "blkfilter_crypto" an encryption profile (1) or takes it
  * away (0); writing to "encrypted" writes an encrypted bio to that disk.
  *
  * Attaching takes a second with the option "slow", fails with "bad", and loads the
- * module of the filter "rust_blkfilter" with "load".
+ * module of the filter "rust_blkfilter" with "load".  With "target" the device that
+ * "kopen" has open becomes the target, for reading only with "rotarget"; attaching
+ * fails as that does.
  *
  * The module parameter "flags" is added to the flags of the filter.  With "fail_init"
  * the init function fails a second after it has registered the filter, and attached
@@ -59,13 +78,15 @@
 #include <linux/kmemleak.h>
 #include <linux/kmod.h>
 #include <linux/module.h>
+#include <linux/sizes.h>
 #include <linux/timer.h>
 
 enum mode {
 	MODE_PASS, MODE_HOLD, MODE_RESUBMIT, MODE_INLINE, MODE_TIMER, MODE_END,
-	MODE_DEFER, MODE_SLEEP, MODE_REFUSE, MODE_COPY, MODE_SLOW, MODE_NOWAIT,
-	MODE_HOOK, MODE_FAIL, MODE_HOOKDEFER, MODE_RETARGET, MODE_RETARGETDEFER,
-	MODE_FAR, MODE_FARDEFER,
+	MODE_DEFER, MODE_SLEEP, MODE_DOZE, MODE_REFUSE, MODE_COPY, MODE_SAVE,
+	MODE_SLOW, MODE_NOWAIT, MODE_HOOK, MODE_FAIL, MODE_HOOKDEFER, MODE_FIRST,
+	MODE_SERIAL, MODE_RETARGET, MODE_RETARGETDEFER, MODE_FAR, MODE_FARDEFER,
+	MODE_REMAP, MODE_REMAPDEFER, MODE_DETACH, MODE_DETACHDEFER, MODE_DETACHEND,
 };
 
 static const char * const mode_names[] = {
@@ -77,17 +98,26 @@ static const char * const mode_names[] = {
 	[MODE_END]	= "end",
 	[MODE_DEFER]	= "defer",
 	[MODE_SLEEP]	= "sleep",
+	[MODE_DOZE]	= "doze",
 	[MODE_REFUSE]	= "refuse",
 	[MODE_COPY]	= "copy",
+	[MODE_SAVE]	= "save",
 	[MODE_SLOW]	= "slow",
 	[MODE_NOWAIT]	= "nowait",
 	[MODE_HOOK]	= "hook",
 	[MODE_FAIL]	= "fail",
 	[MODE_HOOKDEFER] = "hookdefer",
+	[MODE_FIRST]	= "first",
+	[MODE_SERIAL]	= "serial",
 	[MODE_RETARGET]	= "retarget",
 	[MODE_RETARGETDEFER] = "retargetdefer",
 	[MODE_FAR]	= "far",
 	[MODE_FARDEFER]	= "fardefer",
+	[MODE_REMAP]	= "remap",
+	[MODE_REMAPDEFER] = "remapdefer",
+	[MODE_DETACH]	= "detach",
+	[MODE_DETACHDEFER] = "detachdefer",
+	[MODE_DETACHEND] = "detachend",
 };
 
 static unsigned int flags;
@@ -108,8 +138,12 @@ MODULE_PARM_DESC(forget, "leave the filter registered when the module goes");
 
 static enum mode mode;
 static atomic_t seen, held, processed, attached, detached, removed, released;
-static atomic_t nowait, polled, late, protected, hooked;
+static atomic_t nowait, polled, late, protected, hooked, passed_on;
 static u32 hook_bytes, hook_first;
+static u32 below_value, below_error, below_bytes = SECTOR_SIZE, below_offset;
+static u32 copy_ms, save_ms;
+static u64 below_sector, shift;
+static bool let_go;
 static u64 last_size, last_sector;
 static char last_options[64];
 static struct dentry *debugfs_dir;
@@ -121,7 +155,10 @@ struct test_filter {
 	struct work_struct work;
 	struct timer_list timer;
 	struct list_head entry;
+	struct bdev_filter_target *target;
 	atomic_t inside;
+	bool busy;	/* serial: one is on its way */
+	bool kept;	/* first: there was one */
 	bool gone;
 };
 
@@ -134,70 +171,26 @@ static struct test_filter *to_test(struct bdev_filter *flt)
 	return container_of(flt, struct test_filter, flt);
 }
 
-static void finish_all(struct test_filter *tf)
+/* Attached from inside the kernel, by "kattach". */
+static DEFINE_MUTEX(kernel_lock);
+static struct bdev_filter *kernel_filter;
+
+/* Opened by "kopen". */
+static DEFINE_MUTEX(kopen_lock);
+static struct file *kernel_file;
+static char kernel_path[64];
+
+/* What a filter must not do. */
+static void detach_self(struct bdev_filter *flt)
 {
-	struct bio_list bios;
-	unsigned long irq;
-	struct bio *bio;
-
-	spin_lock_irqsave(&tf->lock, irq);
-	bios = tf->bios;
-	bio_list_init(&tf->bios);
-	spin_unlock_irqrestore(&tf->lock, irq);
-
-	while ((bio = bio_list_pop(&bios))) {
-		atomic_dec(&held);
-		/*
-		 * The last one lets the release begin, which then waits for
-		 * this work item or timer.
-		 */
-		if (READ_ONCE(mode) == MODE_END)
-			bdev_filter_endio(&tf->flt, bio, BLK_STS_IOERR);
-		else
-			bdev_filter_resubmit(&tf->flt, bio);
-	}
-}
-
-static void finish_work(struct work_struct *work)
-{
-	finish_all(container_of(work, struct test_filter, work));
-}
-
-static void finish_timer(struct timer_list *timer)
-{
-	struct test_filter *tf = timer_container_of(tf, timer, timer);
-
-	finish_all(tf);
-}
-
-static int test_attach(struct bdev_filter *flt, void *data, const char *options)
-{
-	struct test_filter *tf = to_test(flt);
-
-	if (data != &filters)
-		return -ENOTRECOVERABLE;
-	if (!strcmp(options, "bad"))
-		return -EDOM;
-	strscpy(last_options, options);
-	if (!strcmp(options, "slow"))
-		msleep(1000);
-	if (!strcmp(options, "load"))
-		request_module("blkfilter-rust_blkfilter");
-	spin_lock_init(&tf->lock);
-	bio_list_init(&tf->bios);
-	INIT_WORK(&tf->work, finish_work);
-	timer_setup(&tf->timer, finish_timer, 0);
-	mutex_lock(&filters_lock);
-	list_add(&tf->entry, &filters);
-	mutex_unlock(&filters_lock);
-	atomic_inc(&attached);
-	return 0;
+	if (cmpxchg(&kernel_filter, flt, NULL) == flt)
+		bdev_filter_detach(flt);
 }
 
 static void test_end_io(struct bdev_filter *flt, struct bio *bio,
 			struct bdev_filter_hook *hook)
 {
-	enum mode m = (enum mode)(uintptr_t)hook->data[0];
+	enum mode m = hook->data[0];
 	struct bvec_iter iter = hook->iter;
 	u32 bytes = 0, first = 0;
 	struct bio_vec bv;
@@ -216,31 +209,191 @@ static void test_end_io(struct bdev_filter *flt, struct bio *bio,
 	}
 	if (m == MODE_FAIL)
 		bio->bi_status = BLK_STS_IOERR;
+	if (m == MODE_DETACHEND)
+		detach_self(flt);
 	atomic_inc(&hooked);
 }
 
 static bool hook_bio(struct bdev_filter *flt, struct bio *bio, enum mode m)
 {
-	struct bdev_filter_hook *hook = bdev_filter_arm(flt, bio, test_end_io);
+	struct bdev_filter_hook *hook;
 
+	if (m == MODE_HOOKDEFER)
+		hook = bdev_filter_arm_wait(flt, bio, test_end_io);
+	else
+		hook = bdev_filter_arm(flt, bio, test_end_io);
 	if (!hook)
 		return false;
-	hook->data[0] = (void *)(uintptr_t)m;
+	hook->data[0] = m;
 	return true;
 }
 
-/* Opened by "kopen" and "kopen2". */
-static struct file *kernel_files[2];
-
-static bool retarget(struct bdev_filter *flt, struct bio *bio, enum mode m)
+static void finish_all(struct test_filter *tf)
 {
-	struct block_device *to = file_bdev(kernel_files[0]);
+	enum mode m = READ_ONCE(mode);
+	struct bio_list bios;
+	unsigned long irq;
+	struct bio *bio;
 
-	if (m == MODE_FAR || m == MODE_FARDEFER)
-		return bdev_filter_retarget(flt, bio, to, 1ULL << 40);
-	if (bio->bi_bdev == to && kernel_files[1])
-		to = file_bdev(kernel_files[1]);
-	return bdev_filter_retarget(flt, bio, to, bdev_filter_sector(flt, bio));
+	spin_lock_irqsave(&tf->lock, irq);
+	bios = tf->bios;
+	bio_list_init(&tf->bios);
+	spin_unlock_irqrestore(&tf->lock, irq);
+
+	while ((bio = bio_list_pop(&bios))) {
+		atomic_dec(&held);
+		/*
+		 * The last one lets the release begin, which then waits for
+		 * this work item or timer.
+		 */
+		if (m == MODE_END) {
+			bdev_filter_endio(&tf->flt, bio, BLK_STS_IOERR);
+			continue;
+		}
+		if (m == MODE_FIRST)
+			hook_bio(&tf->flt, bio, m);
+		bdev_filter_resubmit(&tf->flt, bio);
+	}
+}
+
+static void finish_work(struct work_struct *work)
+{
+	finish_all(container_of(work, struct test_filter, work));
+}
+
+static void finish_timer(struct timer_list *timer)
+{
+	struct test_filter *tf = timer_container_of(tf, timer, timer);
+
+	finish_all(tf);
+}
+
+static int make_target(struct test_filter *tf, bool write)
+{
+	blk_mode_t open_mode = BLK_OPEN_READ | (write ? BLK_OPEN_WRITE : 0);
+	struct bdev_filter_target *target;
+	struct file *bdev_file;
+	char path[64];
+
+	mutex_lock(&kopen_lock);
+	strscpy(path, kernel_file ? kernel_path : "");
+	mutex_unlock(&kopen_lock);
+	if (!*path)
+		return -EBADF;
+	bdev_file = bdev_file_open_by_path(path, open_mode, NULL, NULL);
+	if (IS_ERR(bdev_file))
+		return PTR_ERR(bdev_file);
+	/* It takes over the file. */
+	target = bdev_filter_make_target(&tf->flt, bdev_file, NULL);
+	if (IS_ERR(target)) {
+		bdev_fput(bdev_file);
+		return PTR_ERR(target);
+	}
+	tf->target = target;
+	return 0;
+}
+
+static int test_attach(struct bdev_filter *flt, void *data, const char *options)
+{
+	struct test_filter *tf = to_test(flt);
+	int ret;
+
+	if (data != &filters)
+		return -ENOTRECOVERABLE;
+	if (!strcmp(options, "bad"))
+		return -EDOM;
+	strscpy(last_options, options);
+	if (!strcmp(options, "slow"))
+		msleep(1000);
+	if (!strcmp(options, "load"))
+		request_module("blkfilter-rust_blkfilter");
+	if (!strcmp(options, "target") || !strcmp(options, "rotarget")) {
+		ret = make_target(tf, *options == 't');
+		if (ret)
+			return ret;
+	}
+	spin_lock_init(&tf->lock);
+	bio_list_init(&tf->bios);
+	INIT_WORK(&tf->work, finish_work);
+	timer_setup(&tf->timer, finish_timer, 0);
+	mutex_lock(&filters_lock);
+	list_add(&tf->entry, &filters);
+	mutex_unlock(&filters_lock);
+	atomic_inc(&attached);
+	return 0;
+}
+
+/* Sends it where the mode says, or nowhere: then it goes on. */
+static bool move_bio(struct test_filter *tf, struct bio *bio, enum mode m)
+{
+	sector_t sector = bdev_filter_sector(&tf->flt, bio);
+
+	switch (m) {
+	case MODE_REMAP:
+	case MODE_REMAPDEFER:
+		return bdev_filter_remap(&tf->flt, bio, sector + shift);
+	case MODE_FAR:
+	case MODE_FARDEFER:
+		sector = 1ULL << 40;
+		break;
+	default:
+		break;
+	}
+	if (!tf->target)
+		return true;
+	if (m == MODE_RETARGETDEFER || m == MODE_FARDEFER)
+		return bdev_filter_retarget_wait(&tf->flt, bio, tf->target,
+						 sector);
+	return bdev_filter_retarget(&tf->flt, bio, tf->target, sector);
+}
+
+static void serial_end_io(struct bdev_filter *flt, struct bio *bio,
+			  struct bdev_filter_hook *hook)
+{
+	struct test_filter *tf = to_test(flt);
+	unsigned long irq;
+	struct bio *next;
+
+	spin_lock_irqsave(&tf->lock, irq);
+	next = bio_list_pop(&tf->bios);
+	tf->busy = next;
+	spin_unlock_irqrestore(&tf->lock, irq);
+	if (!next)
+		return;
+	atomic_dec(&held);
+	atomic_inc(&passed_on);
+	/* Without memory ->process waits for some. */
+	if (bdev_filter_arm(flt, next, serial_end_io))
+		bdev_filter_resubmit(flt, next);
+	else
+		bdev_filter_defer(flt, next);
+}
+
+static enum bdev_filter_verdict serial_bio(struct test_filter *tf,
+					   struct bio *bio)
+{
+	enum bdev_filter_verdict verdict = BDEV_FILTER_PASS;
+	unsigned long irq;
+
+	spin_lock_irqsave(&tf->lock, irq);
+	if (!tf->busy) {
+		tf->busy = bdev_filter_arm(&tf->flt, bio, serial_end_io);
+	} else if (bdev_filter_take(&tf->flt, bio)) {
+		atomic_inc(&held);
+		bio_list_add(&tf->bios, bio);
+		verdict = BDEV_FILTER_TAKEN;
+	}
+	spin_unlock_irqrestore(&tf->lock, irq);
+	return verdict;
+}
+
+/* True if it is the one that is kept. */
+static bool is_first(struct test_filter *tf, struct bio *bio)
+{
+	return op_is_write(bio->bi_opf) &&
+		(bio->bi_iter.bi_size >= SZ_64K ||
+		 op_is_zone_mgmt(bio_op(bio))) &&
+		!xchg(&tf->kept, true);
 }
 
 static enum bdev_filter_verdict filter_bio(struct bdev_filter *flt,
@@ -260,17 +413,32 @@ static enum bdev_filter_verdict filter_bio(struct bdev_filter *flt,
 		if (bio->bi_opf & REQ_NOWAIT)
 			return bdev_filter_end(bio, BLK_STS_AGAIN);
 		break;
+	case MODE_SAVE:
+		return BDEV_FILTER_PASS;
+	case MODE_FIRST:
+		if (is_first(tf, bio))
+			break;
+		fallthrough;
 	case MODE_HOOK:
 	case MODE_FAIL:
+	case MODE_DETACHEND:
 		if (!hook_bio(flt, bio, m))
 			atomic_inc(&protected);
 		return BDEV_FILTER_PASS;
+	case MODE_SERIAL:
+		return serial_bio(tf, bio);
 	case MODE_RETARGET:
 	case MODE_FAR:
-		if (!kernel_files[0])
+		if (!tf->target)
 			return BDEV_FILTER_PASS;
-		return retarget(flt, bio, m) ? BDEV_FILTER_RETARGET :
-			bdev_filter_end(bio, BLK_STS_RESOURCE);
+		return move_bio(tf, bio, m) ? BDEV_FILTER_RETARGET :
+			bdev_filter_end(bio, BLK_STS_IOERR);
+	case MODE_REMAP:
+		return move_bio(tf, bio, m) ? BDEV_FILTER_PASS :
+			bdev_filter_end(bio, BLK_STS_IOERR);
+	case MODE_DETACH:
+		detach_self(flt);
+		return BDEV_FILTER_PASS;
 	default:
 		break;
 	}
@@ -286,12 +454,15 @@ static enum bdev_filter_verdict filter_bio(struct bdev_filter *flt,
 		break;
 	case MODE_DEFER:
 	case MODE_SLEEP:
+	case MODE_DOZE:
 	case MODE_REFUSE:
 	case MODE_COPY:
 	case MODE_NOWAIT:
 	case MODE_HOOKDEFER:
 	case MODE_RETARGETDEFER:
 	case MODE_FARDEFER:
+	case MODE_REMAPDEFER:
+	case MODE_DETACHDEFER:
 		bdev_filter_defer(flt, bio);
 		break;
 	default:
@@ -301,7 +472,7 @@ static enum bdev_filter_verdict filter_bio(struct bdev_filter *flt,
 		spin_unlock_irqrestore(&tf->lock, irq);
 		if (m == MODE_TIMER)
 			mod_timer(&tf->timer, jiffies + 1);
-		else if (m != MODE_HOLD)
+		else if (m != MODE_HOLD && m != MODE_FIRST)
 			schedule_work(&tf->work);
 		break;
 	}
@@ -328,78 +499,84 @@ static enum bdev_filter_verdict test_submit_bio(struct bdev_filter *flt,
 	return verdict;
 }
 
-struct below {
-	struct bdev_filter_io io;
-	struct bio bio;
-	struct bio_vec vec;
-	struct completion done;
-};
-
-static void below_end(struct bio *bio)
-{
-	complete(bio->bi_private);
-}
-
-/* Reads a sector below the filter; the number in its first bytes. */
-static int read_below(struct bdev_filter *flt, sector_t sector, u32 *value)
+/*
+ * Reads from below the filter, or writes 4 KiB of 0x5a there.  @owned: as for
+ * bdev_filter_submit_wait().
+ */
+static int do_below(struct bdev_filter *flt, struct bio *owned, bool write)
 {
 	struct page *page = alloc_page(GFP_NOIO);
-	struct below *b = kzalloc(sizeof(*b), GFP_NOIO);
-	int ret = -ENOMEM;
+	struct bio_vec vec;
+	struct bio bio;
+	int ret;
 
-	if (!page || !b)
-		goto out;
-	bio_init(&b->bio, NULL, &b->vec, 1, REQ_OP_READ);
-	__bio_add_page(&b->bio, page, SECTOR_SIZE, 0);
-	b->bio.bi_iter.bi_sector = sector;
-	init_completion(&b->done);
-	b->bio.bi_end_io = below_end;
-	b->bio.bi_private = &b->done;
-	ret = bdev_filter_submit_below(flt, &b->bio, &b->io);
-	if (!ret) {
-		wait_for_completion(&b->done);
-		ret = blk_status_to_errno(b->bio.bi_status);
-		*value = *(u32 *)page_address(page);
-	}
-	bio_uninit(&b->bio);
-out:
-	kfree(b);
-	if (page)
-		__free_page(page);
+	if (!page)
+		return -ENOMEM;
+	memset(page_address(page), 0x5a, PAGE_SIZE);
+	bio_init(&bio, NULL, &vec, 1, write ? REQ_OP_WRITE : REQ_OP_READ);
+	if (write)
+		__bio_add_page(&bio, page, SZ_4K, 0);
+	else if (below_bytes)
+		__bio_add_page(&bio, page, min(below_bytes, SZ_2K),
+			       min(below_offset, SZ_2K));
+	bio.bi_iter.bi_sector = below_sector;
+	ret = bdev_filter_submit_wait(flt, owned, &bio);
+	if (!ret && !write)
+		WRITE_ONCE(below_value, *(u32 *)page_address(page));
+	WRITE_ONCE(below_error, -ret);
+	bio_uninit(&bio);
+	__free_page(page);
 	return ret;
 }
 
 static void test_process(struct bdev_filter *flt, struct bio *bio)
 {
 	enum mode m = READ_ONCE(mode);
-	u32 value;
+	bool fine = true;
 
 	atomic_inc(&processed);
 	switch (m) {
 	case MODE_REFUSE:
-		bdev_filter_endio(flt, bio, BLK_STS_IOERR);
-		return;
+		fine = false;
+		break;
 	case MODE_SLEEP:
 		msleep(20);
 		break;
+	case MODE_DOZE:
+		bdev_filter_sleep(flt, 60 * HZ);
+		break;
 	case MODE_COPY:
-		if (read_below(flt, 0, &value)) {
-			bdev_filter_endio(flt, bio, BLK_STS_IOERR);
-			return;
-		}
+		msleep(copy_ms);
+		fine = !do_below(flt, bio, false);
 		break;
 	case MODE_RETARGETDEFER:
 	case MODE_FARDEFER:
-		if (kernel_files[0])
-			WARN_ON(!retarget(flt, bio, m));
+	case MODE_REMAPDEFER:
+		fine = move_bio(to_test(flt), bio, m);
 		break;
 	case MODE_HOOKDEFER:
-		WARN_ON(!hook_bio(flt, bio, MODE_HOOKDEFER));
+		WARN_ON(!hook_bio(flt, bio, m));
+		break;
+	case MODE_SERIAL:
+		WARN_ON(!bdev_filter_arm_wait(flt, bio, serial_end_io));
+		break;
+	case MODE_DETACHDEFER:
+		detach_self(flt);
 		break;
 	default:
 		break;
 	}
-	bdev_filter_resubmit(flt, bio);
+	if (fine)
+		bdev_filter_resubmit(flt, bio);
+	else
+		bdev_filter_endio(flt, bio, BLK_STS_IOERR);
+}
+
+static void test_let_go(struct bdev_filter *flt)
+{
+	/* A bio that was deferred is not armed any more, so that may be the end of it. */
+	if (let_go || READ_ONCE(mode) == MODE_SERIAL)
+		finish_all(to_test(flt));
 }
 
 static void test_resized(struct bdev_filter *flt, sector_t nr_sectors)
@@ -411,6 +588,11 @@ static void test_detached(struct bdev_filter *flt,
 			  enum bdev_filter_reason reason)
 {
 	WRITE_ONCE(to_test(flt)->gone, true);
+	if (READ_ONCE(mode) == MODE_SAVE) {
+		msleep(save_ms);
+		if (flt->ops->flags & BDEV_FILTER_SAVES)
+			do_below(flt, NULL, true);
+	}
 	atomic_inc(reason == BDEV_FILTER_REMOVED ? &removed : &detached);
 }
 
@@ -420,6 +602,8 @@ static void test_release(struct bdev_filter *flt)
 
 	if (atomic_read(&tf->inside))
 		atomic_inc(&late);
+	if (tf->target)
+		bdev_filter_put_target(tf->target);
 	mutex_lock(&filters_lock);
 	list_del(&tf->entry);
 	mutex_unlock(&filters_lock);
@@ -435,11 +619,13 @@ static struct bdev_filter_operations test_ops = {
 	.name		= "blkfilter_test",
 	.owner		= THIS_MODULE,
 	.size		= sizeof(struct test_filter),
-	.flags		= BDEV_FILTER_OPTIONS,
+	.flags		= BDEV_FILTER_OPTIONS | BDEV_FILTER_TAKES |
+			  BDEV_FILTER_ARMS,
 	.attach		= test_attach,
 	.submit_bio	= test_submit_bio,
 	.process	= test_process,
 	.resized	= test_resized,
+	.let_go		= test_let_go,
 	.detached	= test_detached,
 	.release	= test_release,
 };
@@ -512,105 +698,35 @@ static int release_set(void *data, u64 val)
 }
 DEFINE_DEBUGFS_ATTRIBUTE(release_fops, NULL, release_set, "%llu\n");
 
-/* The filter that was attached last, with a reference as an owner of a bio has. */
-static struct bdev_filter *newest_filter(void)
+static void kclose(void)
 {
-	struct test_filter *tf;
-	struct bdev_filter *flt = NULL;
-
-	mutex_lock(&filters_lock);
-	tf = list_first_entry_or_null(&filters, struct test_filter, entry);
-	if (tf && refcount_inc_not_zero(&tf->flt.refs))
-		flt = &tf->flt;
-	mutex_unlock(&filters_lock);
-	return flt;
-}
-
-static u32 below_value;
-
-static int below_set(void *data, u64 sector)
-{
-	struct bdev_filter *flt = newest_filter();
-	int ret;
-
-	if (!flt)
-		return -ENOENT;
-	ret = read_below(flt, sector, &below_value);
-	bdev_filter_put(flt);
-	return ret;
-}
-
-static int below_get(void *data, u64 *value)
-{
-	*value = below_value;
-	return 0;
-}
-DEFINE_DEBUGFS_ATTRIBUTE(below_fops, below_get, below_set, "%llu\n");
-
-/* Attached from inside the kernel, by "kattach". */
-static DEFINE_MUTEX(kernel_lock);
-static struct bdev_filter *kernel_filter;
-
-static void kclose(int n)
-{
-	if (kernel_files[n])
-		bdev_fput(kernel_files[n]);
-	kernel_files[n] = NULL;
+	mutex_lock(&kopen_lock);
+	if (kernel_file)
+		bdev_fput(kernel_file);
+	kernel_file = NULL;
+	mutex_unlock(&kopen_lock);
 }
 
 static ssize_t kopen_write(struct file *file, const char __user *buf,
 			   size_t count, loff_t *ppos)
 {
 	struct file *bdev_file = NULL;
-	long n = (long)file->private_data;
-	char path[64];
+	char path[sizeof(kernel_path)];
 	int ret = copy_word(path, sizeof(path), buf, count);
 
 	if (ret)
 		return ret;
 	if (*path)
-		bdev_file = bdev_file_open_by_path(path, BLK_OPEN_READ |
-						   BLK_OPEN_WRITE, NULL, NULL);
+		bdev_file = bdev_file_open_by_path(path, BLK_OPEN_READ, NULL, NULL);
 	if (IS_ERR(bdev_file))
 		return PTR_ERR(bdev_file);
-	mutex_lock(&kernel_lock);
-	kclose(n);
-	kernel_files[n] = bdev_file;
-	mutex_unlock(&kernel_lock);
+	kclose();
+	mutex_lock(&kopen_lock);
+	kernel_file = bdev_file;
+	strscpy(kernel_path, path);
+	mutex_unlock(&kopen_lock);
 	return count;
 }
-
-/* Submits one and the same bio a second time, so many milliseconds after the first. */
-static int twice_set(void *data, u64 pause)
-{
-	struct page *page;
-	struct bio_vec vec;
-	int ret = -EBADF;
-	struct bio bio;
-
-	mutex_lock(&kernel_lock);
-	if (!kernel_files[0])
-		goto out;
-	ret = -ENOMEM;
-	page = alloc_page(GFP_KERNEL);
-	if (!page)
-		goto out;
-	bio_init(&bio, file_bdev(kernel_files[0]), &vec, 1, REQ_OP_READ);
-	__bio_add_page(&bio, page, SECTOR_SIZE, 0);
-	ret = submit_bio_wait(&bio);
-	msleep(pause);
-	bio.bi_iter = (struct bvec_iter) { .bi_size = SECTOR_SIZE };
-	/* It was taken out of its cgroup. */
-	bio_set_dev(&bio, file_bdev(kernel_files[0]));
-	if (!ret)
-		ret = submit_bio_wait(&bio);
-	bio_uninit(&bio);
-	__free_page(page);
-out:
-	mutex_unlock(&kernel_lock);
-	return ret;
-}
-DEFINE_DEBUGFS_ATTRIBUTE(twice_fops, NULL, twice_set, "%llu\n");
 
 static const struct file_operations kopen_fops = {
 	.owner	= THIS_MODULE,
@@ -618,27 +734,77 @@ static const struct file_operations kopen_fops = {
 	.write	= kopen_write,
 };
 
+/* For ->attach() to be able to ask what is open. */
+static struct file *get_kernel_file(void)
+{
+	struct file *bdev_file;
+
+	mutex_lock(&kopen_lock);
+	bdev_file = kernel_file ? get_file(kernel_file) : NULL;
+	mutex_unlock(&kopen_lock);
+	return bdev_file;
+}
+
+/* Submits one and the same bio a second time, so many milliseconds after the first. */
+static int twice_set(void *data, u64 pause)
+{
+	struct file *bdev_file = get_kernel_file();
+	struct page *page;
+	struct bio_vec vec;
+	int ret = -EBADF;
+	struct bio bio;
+
+	if (!bdev_file)
+		goto out;
+	ret = -ENOMEM;
+	page = alloc_page(GFP_KERNEL);
+	if (!page)
+		goto out;
+	bio_init(&bio, file_bdev(bdev_file), &vec, 1, REQ_OP_READ);
+	__bio_add_page(&bio, page, SECTOR_SIZE, 0);
+	ret = submit_bio_wait(&bio);
+	msleep(pause);
+	bio.bi_iter = (struct bvec_iter) { .bi_size = SECTOR_SIZE };
+	/* It was taken out of its cgroup. */
+	bio_set_dev(&bio, file_bdev(bdev_file));
+	if (!ret)
+		ret = submit_bio_wait(&bio);
+	bio_uninit(&bio);
+	__free_page(page);
+out:
+	if (bdev_file)
+		fput(bdev_file);
+	return ret;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(twice_fops, NULL, twice_set, "%llu\n");
+
 static int kattach_set(void *data, u64 val)
 {
+	struct file *bdev_file = get_kernel_file();
 	struct bdev_filter *flt = ERR_PTR(-EBADF);
 
 	mutex_lock(&kernel_lock);
-	if (kernel_files[0] && !kernel_filter)
-		flt = bdev_filter_attach(file_bdev(kernel_files[0]), &test_ops,
+	if (bdev_file && !kernel_filter)
+		flt = bdev_filter_attach(file_bdev(bdev_file), &test_ops,
 					 &filters, NULL);
 	if (!IS_ERR(flt))
-		kernel_filter = flt;
+		WRITE_ONCE(kernel_filter, flt);
 	mutex_unlock(&kernel_lock);
+	if (bdev_file)
+		fput(bdev_file);
 	return PTR_ERR_OR_ZERO(flt);
 }
 DEFINE_DEBUGFS_ATTRIBUTE(kattach_fops, NULL, kattach_set, "%llu\n");
 
 static int kdetach_set(void *data, u64 val)
 {
+	struct bdev_filter *flt;
+
 	mutex_lock(&kernel_lock);
-	if (kernel_filter)
-		bdev_filter_detach(kernel_filter);
-	kernel_filter = NULL;
+	/* It may have detached itself, see detach_self(). */
+	flt = xchg(&kernel_filter, NULL);
+	if (flt)
+		bdev_filter_detach(flt);
 	mutex_unlock(&kernel_lock);
 	return 0;
 }
@@ -649,7 +815,6 @@ static ssize_t misuse_write(struct file *file, const char __user *buf,
 			    size_t count, loff_t *ppos)
 {
 	static struct bdev_filter never;
-	struct bdev_filter *flt;
 	char word[16];
 	int ret = copy_word(word, sizeof(word), buf, count);
 
@@ -657,12 +822,6 @@ static ssize_t misuse_write(struct file *file, const char __user *buf,
 		return ret;
 	if (!strcmp(word, "never")) {
 		bdev_filter_detach(&never);
-	} else if (!strcmp(word, "put")) {
-		flt = newest_filter();
-		if (!flt)
-			return -ENOENT;
-		bdev_filter_put(flt);
-		bdev_filter_put(flt);
 	} else if (!strcmp(word, "unregister")) {
 		static const struct bdev_filter_operations unknown = {
 			.name = "unknown",
@@ -867,12 +1026,17 @@ static int __init blkfilter_test_init(void)
 	debugfs_create_file("options", 0400, debugfs_dir, NULL, &options_fops);
 	debugfs_create_file_unsafe("release", 0200, debugfs_dir, NULL,
 				   &release_fops);
-	debugfs_create_file_unsafe("below", 0600, debugfs_dir, NULL,
-				   &below_fops);
+	debugfs_create_bool("let_go", 0600, debugfs_dir, &let_go);
+	debugfs_create_u32("below", 0400, debugfs_dir, &below_value);
+	debugfs_create_u32("below_error", 0600, debugfs_dir, &below_error);
+	debugfs_create_u64("below_sector", 0600, debugfs_dir, &below_sector);
+	debugfs_create_u32("below_bytes", 0600, debugfs_dir, &below_bytes);
+	debugfs_create_u32("below_offset", 0600, debugfs_dir, &below_offset);
+	debugfs_create_u32("copy_ms", 0600, debugfs_dir, &copy_ms);
+	debugfs_create_u32("save_ms", 0600, debugfs_dir, &save_ms);
+	debugfs_create_u64("shift", 0600, debugfs_dir, &shift);
 	debugfs_create_file_unsafe("twice", 0200, debugfs_dir, NULL, &twice_fops);
 	debugfs_create_file("kopen", 0200, debugfs_dir, NULL, &kopen_fops);
-	debugfs_create_file("kopen2", 0200, debugfs_dir, (void *)1L,
-			    &kopen_fops);
 	debugfs_create_file_unsafe("kattach", 0200, debugfs_dir, NULL,
 				   &kattach_fops);
 	debugfs_create_file_unsafe("kdetach", 0200, debugfs_dir, NULL,
@@ -883,6 +1047,7 @@ static int __init blkfilter_test_init(void)
 				   &encrypted_fops);
 	debugfs_create_atomic_t("protected", 0600, debugfs_dir, &protected);
 	debugfs_create_atomic_t("hooked", 0600, debugfs_dir, &hooked);
+	debugfs_create_atomic_t("passed_on", 0600, debugfs_dir, &passed_on);
 	debugfs_create_u32("hook_bytes", 0600, debugfs_dir, &hook_bytes);
 	debugfs_create_u32("hook_first", 0600, debugfs_dir, &hook_first);
 	debugfs_create_file("misuse", 0200, debugfs_dir, NULL, &misuse_fops);
@@ -908,8 +1073,7 @@ out_unregister:
 static void __exit blkfilter_test_exit(void)
 {
 	debugfs_remove(debugfs_dir);
-	kclose(0);
-	kclose(1);
+	kclose();
 	crypto_disk_remove();
 	if (!forget)
 		bdev_filter_unregister(&test_ops);

@@ -74,12 +74,14 @@ static const struct bdev_filter_operations twins[] = {
 		.name		= "c_defer",
 		.owner		= THIS_MODULE,
 		.size		= sizeof(struct bdev_filter),
+		.flags		= BDEV_FILTER_TAKES,
 		.submit_bio	= defer,
 	},
 	{
 		.name		= "c_hook",
 		.owner		= THIS_MODULE,
 		.size		= sizeof(struct bdev_filter),
+		.flags		= BDEV_FILTER_ARMS,
 		.submit_bio	= hook,
 	},
 };

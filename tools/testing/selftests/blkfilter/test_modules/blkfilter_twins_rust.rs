@@ -107,6 +107,7 @@ struct Defer;
 #[vtable]
 impl BlkFilter for Defer {
     const NAME: &'static CStr = c"rust_defer";
+    const TAKES: bool = true;
     type RegistrationData = ();
 
     fn attach(_: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {
@@ -127,6 +128,7 @@ struct Hook;
 #[vtable]
 impl BlkFilter for Hook {
     const NAME: &'static CStr = c"rust_hook";
+    const ARMS: bool = true;
     type RegistrationData = ();
 
     fn attach(_: AttachInfo<'_>, (): &()) -> impl PinInit<Self, Error> {

@@ -1,0 +1,54 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Who writes more than a filter lets go on is made to wait, as by a queue that is full.
+
+. "$(dirname "$0")"/test_common.sh
+
+plan 8
+load_test_filter
+new_nullb size=128
+attach $DEV blkfilter_test || bail "cannot attach"
+udev_off
+
+# run <fio options>...: in the background; its output is in $TMP/fio.
+run() {
+	fio --name=bound --filename=/dev/$DEV --bs=4k --direct=1 --ioengine=libaio --rw=write \
+		--size=32m --verify=crc32c --verify_fatal=1 "$@" > "$TMP/fio" 2>&1 &
+	fio=$!
+}
+
+full() {
+	[ "$(filter_stat $DEV flight)" -ge 1024 ]
+}
+
+# A filter that is slow, and a writer that is not.  Who waits for the filter counts, too.
+echo sleep > $TEST_DIR/mode
+run --iodepth=4096
+check "C12: many bios are queued" wait_for full
+sleep 2
+flight=$(filter_stat $DEV flight)
+echo "# $flight"
+check "C12: not more than a thousand" [ "$flight" -le 1040 ]
+echo pass > $TEST_DIR/mode
+check "C12: then it goes on, and the data is right" fio_passes $fio
+
+# Four at a time.
+echo sleep > $TEST_DIR/mode
+run --iodepth=2048 --numjobs=4 --offset_increment=32m --group_reporting
+check "C12: slow: it has many bios" wait_for full
+flight=0
+for i in {1..20}; do
+	now=$(filter_stat $DEV flight)
+	[ "$now" -le "$flight" ] || flight=$now
+	sleep 0.1
+done
+echo "# $flight"
+check "C12: slow: not more than a thousand" [ "$flight" -le 1040 ]
+
+# The detach waits for those that wait, and these for it.
+echo pass > $TEST_DIR/mode
+check "C13: it can be detached" soon 20 eval "echo none > /sys/block/$DEV/filter"
+check "C10: no write is lost, and the data is right" fio_passes $fio
+check "C11: it was released" eq "$(get released)" "$(get attached)"
+ktap_finished

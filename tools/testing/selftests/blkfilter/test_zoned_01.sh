@@ -1,0 +1,48 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Writes to zones that a filter takes stay in order, also while it is detached.
+
+. "$(dirname "$0")"/test_common.sh
+
+plan 37
+insmod "$DIR"/test_modules/blkfilter_test.ko flags=16 || bail "cannot load blkfilter_test"
+load_test_filter
+new_nullb size=256 blocksize=4096 zoned=1 zone_size=64 zone_nr_conv=0 irqmode=2 \
+	completion_nsec=20000
+echo none > /sys/block/$DEV/queue/scheduler
+udev_off
+
+# run <seconds>: sequential writes, 32 at a time; any that comes too early is an error.
+run() {
+	blkzone reset /dev/$DEV || bail "blkzone"
+	fio --name=zoned --filename=/dev/$DEV --zonemode=zbd --rw=write --bs=4k --direct=1 \
+		--ioengine=libaio --iodepth=32 --size=256m --runtime=$(($1 * ${SLOW:-1})) \
+		> "$TMP/fio" 2>&1 & fio=$!
+	wait_for eval "[ \$(disk_sectors $DEV write) -gt $(($(disk_sectors $DEV write) + 200)) ]"
+}
+
+run 2
+check "C12: without a filter" fio_passes $fio
+for mode in defer sleep resubmit timer; do
+	attach $DEV blkfilter_test || bail "cannot attach"
+	echo $mode > $TEST_DIR/mode
+	run 2
+	check "C12: $mode: no write is out of order" fio_passes $fio
+	echo pass > $TEST_DIR/mode
+	detach $DEV
+done
+
+for mode in sleep defer timer resubmit; do
+	for round in 1 2 3 4; do
+		attach $DEV blkfilter_test || bail "cannot attach"
+		echo $mode > $TEST_DIR/mode
+		run 4
+		taken=$(filter_stat $DEV taken)
+		check "C13: $mode, round $round: detached in time" \
+			soon 5 eval "echo none > /sys/block/$DEV/filter && kill -0 $fio"
+		[ "$taken" -gt 0 ] || echo "# nothing was taken"
+		check "C13: $mode, round $round: no write is out of order" fio_passes $fio
+	done
+done
+ktap_finished
