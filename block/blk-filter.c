@@ -128,6 +128,10 @@
 /* A verdict of the core's own: the bio waits for what the filter has. */
 #define BDEV_FILTER_GATED	((enum bdev_filter_verdict)4)
 
+/* With BDEV_FILTER_TAKEN: the index of the lane in which the submitter has to wait. */
+#define BDEV_FILTER_LANE_SHIFT	8
+#define BDEV_FILTER_VERDICT	((1 << BDEV_FILTER_LANE_SHIFT) - 1)
+
 DEFINE_STATIC_KEY_FALSE(blk_filter_key);
 
 #ifndef CONFIG_PREEMPT_COUNT
@@ -174,6 +178,22 @@ bdev_filter_lane_of(struct bdev_filter_core *core, const void *group)
 	return &core->lane;
 }
 
+static struct bdev_filter_lane *
+bdev_filter_lane_at(struct bdev_filter_core *core, unsigned int index)
+{
+	struct bdev_filter_lane *lane, *found = &core->lane;
+	unsigned long flags;
+
+	if (index == core->process_lane.index)
+		return &core->process_lane;
+	spin_lock_irqsave(&core->lock, flags);
+	list_for_each_entry(lane, &core->lanes, entry)
+		if (lane->index == index)
+			found = lane;
+	spin_unlock_irqrestore(&core->lock, flags);
+	return found;
+}
+
 /* Where a submitter has to wait, if it has to. */
 static struct bdev_filter_lane *
 bdev_filter_full_lane(struct bdev_filter_core *core, struct blkcg_gq *blkg)
@@ -217,16 +237,17 @@ static void bdev_filter_set_ended(struct bio *bio)
 /* The end of the RCU read section for all but the usual verdict. */
 static noinline enum bdev_filter_verdict
 bdev_filter_finish(struct bdev_filter_core *core, struct bio *bio,
-		   enum bdev_filter_verdict verdict, struct blkcg_gq *blkg,
-		   blk_opf_t opf)
+		   enum bdev_filter_verdict verdict)
 	__releases_shared(RCU)
 {
 	struct bdev_filter_lane *lane = NULL;
-	bool wait = verdict == BDEV_FILTER_GATED && !(opf & REQ_NOWAIT);
+	bool wait;
 
-	/* A bio that was taken is somebody else's now. */
-	if (verdict == BDEV_FILTER_TAKEN && !(opf & REQ_NOWAIT))
-		lane = bdev_filter_full_lane(core, blkg);
+	if (unlikely(verdict >> BDEV_FILTER_LANE_SHIFT))
+		lane = bdev_filter_lane_at(core,
+					   verdict >> BDEV_FILTER_LANE_SHIFT);
+	verdict &= BDEV_FILTER_VERDICT;
+	wait = verdict == BDEV_FILTER_GATED && !(bio->bi_opf & REQ_NOWAIT);
 	/* The reference of the slot is there until the grace period ends. */
 	if (unlikely(wait || lane))
 		refcount_inc(&core->refs);
@@ -260,12 +281,6 @@ bdev_filter_finish(struct bdev_filter_core *core, struct bio *bio,
 static __always_inline enum bdev_filter_verdict
 bdev_filter_call_all(struct block_device *bdev, struct bio *bio)
 {
-#ifdef CONFIG_BLK_CGROUP
-	struct blkcg_gq *blkg = bio->bi_blkg;
-#else
-	struct blkcg_gq *blkg = NULL;
-#endif
-	blk_opf_t opf = bio->bi_opf;
 	enum bdev_filter_verdict verdict;
 	struct bdev_filter_core *core;
 
@@ -276,13 +291,13 @@ bdev_filter_call_all(struct block_device *bdev, struct bio *bio)
 		core = rcu_dereference(bdev->bd_filter);
 		verdict = bdev_filter_call(core, bio);
 		if (unlikely(verdict))
-			return bdev_filter_finish(core, bio, verdict, blkg, opf);
+			return bdev_filter_finish(core, bio, verdict);
 		bdev = bdev_whole(bdev);
 	}
 	core = rcu_dereference(bdev->bd_filter);
 	verdict = bdev_filter_call(core, bio);
 	if (unlikely(verdict))
-		return bdev_filter_finish(core, bio, verdict, blkg, opf);
+		return bdev_filter_finish(core, bio, verdict);
 	blk_filter_leave();
 	rcu_read_unlock();
 	return BDEV_FILTER_PASS;
@@ -348,6 +363,30 @@ static enum bdev_filter_verdict bdev_filter_gate(struct bdev_filter *flt,
 	return flt->ops->submit_bio(flt, bio);
 }
 
+/*
+ * In place of ->submit_bio, for a filter that takes bios: one that it took is somebody
+ * else's when it returns, so what says where to wait is looked at before.
+ */
+static enum bdev_filter_verdict bdev_filter_taking(struct bdev_filter *flt,
+						   struct bio *bio)
+{
+#ifdef CONFIG_BLK_CGROUP
+	struct blkcg_gq *blkg = bio->bi_blkg;
+#else
+	struct blkcg_gq *blkg = NULL;
+#endif
+	blk_opf_t opf = bio->bi_opf;
+	enum bdev_filter_verdict verdict = flt->ops->submit_bio(flt, bio);
+	struct bdev_filter_lane *lane;
+
+	if (verdict != BDEV_FILTER_TAKEN || (opf & REQ_NOWAIT))
+		return verdict;
+	lane = bdev_filter_full_lane(flt->core, blkg);
+	if (likely(!lane))
+		return verdict;
+	return verdict | lane->index << BDEV_FILTER_LANE_SHIFT;
+}
+
 /* After core->state or core->gated changed. */
 static void bdev_filter_route(struct bdev_filter_core *core)
 {
@@ -355,7 +394,8 @@ static void bdev_filter_route(struct bdev_filter_core *core)
 
 	WRITE_ONCE(core->submit_bio, core->gated ? bdev_filter_gate :
 		   core->state == BDEV_FILTER_STATE_DETACHED ?
-		   bdev_filter_bypass : core->flt->ops->submit_bio);
+		   bdev_filter_bypass : core->process_wq ?
+		   bdev_filter_taking : core->flt->ops->submit_bio);
 }
 
 /**
@@ -643,6 +683,7 @@ bdev_filter_get_lane(struct bdev_filter_core *core, const void *group)
 	bdev_filter_init_lane(core, idle, core->lane_wq, bdev_filter_lane_work);
 	list_add_tail(&idle->entry, &core->lanes);
 	core->nr_lanes++;
+	idle->index = core->lane.index + core->nr_lanes;
 found:
 	idle->group = group;
 	return idle;
@@ -1597,6 +1638,9 @@ static int bdev_filter_create_workers(struct bdev_filter_core *core)
 			      bdev_filter_process_work);
 	bdev_filter_init_lane(core, &core->lane, core->lane_wq,
 			      bdev_filter_lane_work);
+	core->process_lane.index = 1;
+	core->lane.index = 2;
+	core->submit_bio = bdev_filter_taking;
 	return 0;
 }
 

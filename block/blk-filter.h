@@ -32,6 +32,7 @@ struct bdev_filter_lane {
 	struct bdev_filter_core *core;
 	struct list_head entry;
 	const void *group;
+	unsigned int index;
 	bool running;
 	struct bio_list bios;
 	unsigned int nr;

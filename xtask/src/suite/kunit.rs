@@ -28,20 +28,30 @@ const KCFLAGS: &str = "--make_options=KCFLAGS=-mlarge-data-threshold=2147483647 
 /// Builds a user-mode kernel and runs the tests there. A report in its log is a failure, whoever's
 /// test it comes from: lockdep is silent after its first one, so ours could follow unseen.
 pub fn user_mode(env: &Env, mutant: Option<&Path>) -> Result<Vec<Case>> {
+    user_mode_with(env, "uml", mutant)
+}
+
+/// The same in a kernel that does not count whether it may be preempted, nor notice in any other
+/// way that a lock is held: no kernel for x86-64 is like that, but those for 32-bit Arm are.
+pub fn voluntary(env: &Env) -> Result<Vec<Case>> {
+    user_mode_with(env, "uml-voluntary", None)
+}
+
+fn user_mode_with(env: &Env, name: &str, mutant: Option<&Path>) -> Result<Vec<Case>> {
     build::prepare_with(env, mutant)?;
-    let build = env.dir("build/uml");
+    let build = env.dir(&format!("build/{name}"));
     let log = build.join("test.log");
     fs::create_dir_all(&build)?;
     remove_all(&log)?;
-    ui::step("build and run KUnit in a user-mode kernel", |step| {
+    ui::step(&format!("build and run KUnit in a user-mode kernel ({name})"), |step| {
         let jobs = build::jobs().replace("-j", "--jobs=");
         let dir = format!("--build_dir={}", build.display());
-        let config = format!("--kunitconfig={}/xtask/kernel/uml.config", env.repo.display());
+        let config = format!("--kunitconfig={}/xtask/kernel/{name}.config", env.repo.display());
         let args = ["--make_options=CC=ccache clang", KCFLAGS, &jobs, &dir, &config];
         // Without seccomp user mode has one CPU.
         let verb = "run --timeout=300 --make_options=LLVM=1 --kernel_args=seccomp=on \
                     --kernel_args=ncpus=2";
-        let mut cases = results(env, verb, &args, "kunit-uml", step)?;
+        let mut cases = results(env, verb, &args, &format!("kunit-{name}"), step)?;
         let log = fs::read(&log).context("kunit.py left no kernel log")?;
         let splats = logscan::scan(&String::from_utf8_lossy(&log));
         cases.extend(splats.iter().map(|splat| log_case(splat)));

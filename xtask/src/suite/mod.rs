@@ -68,6 +68,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "style", when: Always(None), run: |env, _| style::run(env) },
     Suite { name: "commits", when: Always(None), run: |env, options| commits::run(env, !options.full) },
     Suite { name: "kunit-uml", when: Always(None), run: |env, _| kunit::user_mode(env, None) },
+    Suite { name: "kunit-uml-voluntary", when: Full(None), run: |env, _| kunit::voluntary(env) },
     Suite { name: "compile-fail", when: Always(Some(Plain)), run: |env, _| selftests::compile_fail(env) },
     Suite { name: "selftests-plain", when: Always(Some(Plain)), run: |env, options| selftests::run(env, Plain, None, options) },
     Suite { name: "power-cut", when: Always(Some(Plain)), run: |env, _| selftests::power_cut(env) },
