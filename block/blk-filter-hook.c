@@ -83,7 +83,7 @@ void blk_filter_destroy_hooks(struct bdev_filter_core *core)
 	kfree(hooks);
 }
 
-static struct bdev_filter_armed *
+static __always_inline struct bdev_filter_armed *
 bdev_filter_alloc_armed(struct bdev_filter_hooks *hooks, gfp_t gfp)
 {
 	struct bdev_filter_cache *cache;
@@ -106,7 +106,8 @@ bdev_filter_alloc_armed(struct bdev_filter_hooks *hooks, gfp_t gfp)
  * not if the mempool has given out some of its reserve, as someone may wait for
  * that.
  */
-static void bdev_filter_free_armed(struct bdev_filter_hooks *hooks,
+static __always_inline void
+bdev_filter_free_armed(struct bdev_filter_hooks *hooks,
 				   struct bdev_filter_armed *armed)
 {
 	struct bdev_filter_cache *cache;
@@ -135,27 +136,29 @@ void blk_filter_hooked(struct bio *bio)
 }
 
 /*
- * The RCU read section is for bdev_filter_in_method(), and so that nobody sleeps.  The
- * function stays on this CPU, for bdev_filter_endio().
+ * The function stays on this CPU, for bdev_filter_endio(), does not sleep, and can be told
+ * by bdev_filter_in_method().
  */
-static void blk_filter_call_end_io(struct bdev_filter_armed *armed,
-				   struct bio *bio)
+static __always_inline void
+blk_filter_call_end_io(struct bdev_filter_armed *armed, struct bio *bio)
 {
-	rcu_read_lock();
-	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+	if (IS_ENABLED(CONFIG_PREEMPT_RT)) {
+		rcu_read_lock();
 		migrate_disable();
-	else
+	} else {
 		preempt_disable();
+	}
 	this_cpu_inc(blk_filter_ending);
 	blk_filter_enter();
 	armed->end_io(armed->core->flt, bio, &armed->hook);
 	blk_filter_leave();
 	this_cpu_dec(blk_filter_ending);
-	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+	if (IS_ENABLED(CONFIG_PREEMPT_RT)) {
 		migrate_enable();
-	else
+		rcu_read_unlock();
+	} else {
 		preempt_enable();
-	rcu_read_unlock();
+	}
 }
 
 /* Take all hooks off a bio that has completed, the last one first. */
@@ -185,14 +188,15 @@ void __blk_filter_unhook(struct bio *bio)
 	} while (bio->bi_end_io == blk_filter_hooked);
 }
 
-static struct bdev_filter_armed *
+static __always_inline struct bdev_filter_armed *
 bdev_filter_hook(struct bdev_filter *flt, struct bio *bio,
 		 bdev_filter_end_io_t *end_io, gfp_t gfp)
 {
 	struct bdev_filter_core *core = flt->core;
 	struct bdev_filter_armed *armed;
 
-	if (bdev_filter_protected(flt, bio) || WARN_ON_ONCE(!core->hooks))
+	if (unlikely(bdev_filter_protected(flt, bio)) ||
+	    WARN_ON_ONCE(!core->hooks))
 		return NULL;
 	armed = bdev_filter_alloc_armed(core->hooks, gfp);
 	if (!armed)

@@ -227,9 +227,13 @@ static void bdev_filter_throttle(struct bdev_filter_lane *lane)
 	wake_up(&lane->wait);
 }
 
-/* A filter ends a bio.  The state of a zone follows what the device has done. */
+/*
+ * A filter ends a bio, which was not traced: see bio_clear_traced().  The state of a zone
+ * follows what the device has done.
+ */
 static void bdev_filter_set_ended(struct bio *bio)
 {
+	bio_clear_flag(bio, BIO_FILTERED);
 	if (unlikely(op_is_zone_mgmt(bio_op(bio)) && !bio->bi_status))
 		bio->bi_status = BLK_STS_IOERR;
 }
@@ -262,6 +266,7 @@ bdev_filter_finish(struct bdev_filter_core *core, struct bio *bio,
 	if (verdict == BDEV_FILTER_END)
 		bio_endio(bio);
 	if (verdict == BDEV_FILTER_GATED && !wait) {
+		bio_clear_flag(bio, BIO_FILTERED);
 		bio_wouldblock_error(bio);
 		return BDEV_FILTER_END;
 	}
@@ -533,7 +538,10 @@ EXPORT_SYMBOL_GPL(bdev_filter_drop);
 bool blk_filter_check_bio(struct bio *bio)
 {
 	struct block_device *bdev = bio->bi_bdev;
+	bool filtered = bio_flagged(bio, BIO_FILTERED);
 
+	/* In case that it ends here. */
+	bio_clear_flag(bio, BIO_FILTERED);
 	/* submit_bio_check() wants to look at its place in the partition, too. */
 	if (bio_flagged(bio, BIO_REMAPPED)) {
 		bio_clear_flag(bio, BIO_REMAPPED);
@@ -544,7 +552,11 @@ bool blk_filter_check_bio(struct bio *bio)
 		bio_endio_status(bio, BLK_STS_INVAL);
 		return false;
 	}
-	return submit_bio_check(bio);
+	if (!submit_bio_check(bio))
+		return false;
+	if (filtered)
+		bio_set_flag(bio, BIO_FILTERED);
+	return true;
 }
 
 /* Whether the device can have the data of a bio where it is in memory. */

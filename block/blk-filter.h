@@ -173,15 +173,6 @@ static inline bool blk_filter_bio(struct bio *bio)
 		__blk_filter_bio(bio->bi_bdev, bio);
 }
 
-/*
- * The owner of a completed bio may submit it again: that is a new I/O.  Not under
- * the key: the last filter may have gone while the bio was on its way.
- */
-static inline void blk_filter_done_bio(struct bio *bio)
-{
-	bio_clear_flag(bio, BIO_FILTERED);
-}
-
 /* @bio goes to the device where the filters have seen @bio_src. */
 static inline void blk_filter_clone_bio(struct bio *bio, struct bio *bio_src)
 {
@@ -215,10 +206,6 @@ static inline void blk_filter_resized(struct block_device *bdev)
 static inline bool blk_filter_bio(struct bio *bio)
 {
 	return false;
-}
-
-static inline void blk_filter_done_bio(struct bio *bio)
-{
 }
 
 static inline void blk_filter_clone_bio(struct bio *bio, struct bio *bio_src)

@@ -82,7 +82,8 @@ struct bdev_filter_hook;
  * may change bi_status, though the error of a zone operation stays.  May not resubmit
  * @bio.
  *
- * Any context, also hard interrupt, under rcu_read_lock(): must not sleep.
+ * Any context, also hard interrupt, with preemption disabled but on PREEMPT_RT: must
+ * not sleep.
  */
 typedef void bdev_filter_end_io_t(struct bdev_filter *flt, struct bio *bio,
 				  struct bdev_filter_hook *hook);
