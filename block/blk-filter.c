@@ -70,12 +70,13 @@
  *
  * No bio is submitted in the context of who resubmits it, as that may be a completion
  * with the tag, the plug or the bio_list that the bio needs.  The bio that ->process
- * was called for is submitted by the same worker when ->process returned.  That worker must not
- * sleep in rq_qos on behalf of one control group while others have bios there, so
- * the bios of each group but the root, which is not limited, and what is resubmitted
- * elsewhere have a lane with a work item of its own.  Writes to zoned devices all have the
- * same lane: one work item keeps their order.  The workqueues are the filter's own: with shared ones stacked
- * filters would wait for each other when there is memory for the rescuer only.
+ * was called for is submitted by the same worker when ->process returned.  That worker
+ * must not sleep in rq_qos on behalf of one control group while others have bios there,
+ * so the bios of each group but the root, which is not limited, and what is resubmitted
+ * elsewhere have a lane with a work item of its own.  Writes to zoned devices all have
+ * the same lane: one work item keeps their order.  The workqueues are the filter's own:
+ * with shared ones stacked filters would wait for each other when there is memory for
+ * the rescuer only.
  *
  * A submitter whose bio was taken waits while there are more than
  * BDEV_FILTER_MAX_QUEUED in the lane of its group, or for ->process: it is throttled as
@@ -684,8 +685,10 @@ bdev_filter_get_lane(struct bdev_filter_core *core, const void *group)
 
 	if (!group || lane != &core->lane)
 		return lane;
+	/* Who waits there was woken, but looks at it as one of the old group once more. */
 	list_for_each_entry(idle, &core->lanes, entry)
-		if (!idle->running && !idle->nr && !waitqueue_active(&idle->wait))
+		if (!idle->running && !idle->nr &&
+		    list_empty(&idle->wait.head))
 			goto found;
 	if (core->nr_lanes == BDEV_FILTER_MAX_LANES)
 		return lane;

@@ -258,8 +258,8 @@ pub trait BlkFilter: Sized + Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Called once when a filter with [`TAKES`](Self::TAKES) is to leave its device: finish the bios
-    /// that it keeps.
+    /// Called once when a filter with [`TAKES`](Self::TAKES) is to leave its device: finish the
+    /// bios that it keeps.
     ///
     /// [`process`](Self::process) does not run any more. What was deferred is resubmitted. If the
     /// device is going away [`submit_bio`](Self::submit_bio) still sees what is submitted, but

@@ -68,10 +68,10 @@ const SUITES: &[Suite] = &[
     Suite { name: "style", when: Always(None), run: |env, _| style::run(env) },
     Suite { name: "commits", when: Always(None), run: |env, options| commits::run(env, !options.full) },
     Suite { name: "kunit-uml", when: Always(None), run: |env, _| kunit::user_mode(env, None) },
-    Suite { name: "kunit-uml-voluntary", when: Full(None), run: |env, _| kunit::voluntary(env) },
     Suite { name: "compile-fail", when: Always(Some(Plain)), run: |env, _| selftests::compile_fail(env) },
     Suite { name: "selftests-plain", when: Always(Some(Plain)), run: |env, options| selftests::run(env, Plain, None, options) },
     Suite { name: "power-cut", when: Always(Some(Plain)), run: |env, _| selftests::power_cut(env) },
+    Suite { name: "kunit-uml-voluntary", when: Full(None), run: |env, _| kunit::voluntary(env) },
     Suite { name: "lint", when: Full(None), run: |env, _| lint::run(env) },
     Suite { name: "disassembly", when: Full(None), run: |env, _| disassembly::run(env) },
     Suite { name: "kunit-debug", when: Full(Some(Debug)), run: |env, _| kunit::debug(env) },
@@ -196,7 +196,8 @@ mod tests {
     #[test]
     fn what_runs_when() {
         let both = "host style commits kunit-uml compile-fail selftests-plain power-cut";
-        let full = "lint disassembly kunit-debug selftests-debug selftests-kcsan";
+        let full =
+            "kunit-uml-voluntary lint disassembly kunit-debug selftests-debug selftests-kcsan";
         assert_eq!(names(false, None, None), both);
         assert_eq!(names(true, None, None), format!("{both} {full}"));
         for (flavour, suites) in [

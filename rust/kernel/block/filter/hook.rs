@@ -108,7 +108,7 @@ pub trait EndIo: BlkFilter {
 
     /// Called when a bio that was armed completes, just before whoever submitted it learns of it.
     ///
-    /// In any context, also in a hard interrupt, and under the RCU read lock: it must not sleep, see
+    /// In any context, also in a hard interrupt, and not preemptible: it must not sleep, see
     /// [`BlkFilter::submit_bio`], and a lock that it shares with the other methods has to be one
     /// that disables interrupts.
     fn end_io(this: Pin<&Self>, bio: CompletedBio<'_>, data: Self::Data);
