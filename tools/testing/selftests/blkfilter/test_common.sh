@@ -237,6 +237,11 @@ detach() {	# device
 	echo none > /sys/class/block/"$1"/filter
 }
 
+# How many workqueues filters have.
+workers() {
+	cat /proc/[0-9]*/comm 2> /dev/null | grep -c '^kworker/R-blkf'
+}
+
 # The test filter keeps what comes from now on.  That is not for udev, which has
 # a look at a device when it gets a filter.
 hold() {

@@ -11,10 +11,6 @@ DEVS+=("rmmod blkfilter_twins_c")
 load rust_blkfilter
 new_nullb
 
-workers() {
-	cat /proc/[0-9]*/comm 2> /dev/null | grep -c '^kworker/R-blkf'
-}
-
 # threads <filter> <number>: an attached one has so many.
 threads() {
 	attach $DEV "$1" || return

@@ -13,10 +13,6 @@ new_nullb cache_size=4
 cached=$DEV
 rounds=$((40 / ${SLOW:-1}))
 
-workers() {
-	cat /proc/[0-9]*/comm 2> /dev/null | grep -c '^kworker/R-blkf'
-}
-
 # each <errno name> <text>: so it fails each time.
 each() {
 	local i
