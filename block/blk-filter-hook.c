@@ -12,9 +12,10 @@
  * off and goes on with what was there before.  So chains of bios with hooks complete on
  * as much stack as those without.
  *
- * A hook that is free lies on a list of the CPU that freed it.  Only that CPU
- * touches the list, with interrupts off, until the release takes them all: by then
- * nothing is armed any more.
+ * A hook that is free lies on a list of the CPU that freed it, and keeps its reference
+ * there.  Only that CPU touches the list, with interrupts off, which is an RCU read
+ * section.  When the filter is cut loose from its device core->hook_caches becomes
+ * NULL, and after a grace period the lists are emptied.
  */
 #include <linux/blk-filter.h>
 #include "blk.h"
@@ -35,6 +36,8 @@ struct bdev_filter_armed {
 	/* In place of @end_io: where the bio was sent, and where it came from. */
 	struct bdev_filter_target *target;
 	struct block_device *bi_bdev;
+	/* Before @end_io may have changed it. */
+	blk_status_t status;
 };
 
 struct bdev_filter_cache {
@@ -42,63 +45,69 @@ struct bdev_filter_cache {
 	unsigned int nr;
 };
 
-struct bdev_filter_hooks {
-	mempool_t *pool;
-	struct bdev_filter_cache __percpu *caches;
-};
-
 int blk_filter_create_hooks(struct bdev_filter_core *core)
 {
-	struct bdev_filter_hooks *hooks = kzalloc_obj(*hooks);
-
-	if (!hooks)
-		return -ENOMEM;
-	core->hooks = hooks;
-	hooks->pool = mempool_create_kmalloc_pool(BDEV_FILTER_HOOKS,
-						  sizeof(struct bdev_filter_armed));
-	hooks->caches = alloc_percpu(struct bdev_filter_cache);
-	return hooks->pool && hooks->caches ? 0 : -ENOMEM;
+	core->hook_pool = mempool_create_kmalloc_pool(BDEV_FILTER_HOOKS,
+						      sizeof(struct bdev_filter_armed));
+	core->hook_caches = alloc_percpu(struct bdev_filter_cache);
+	return core->hook_pool && core->hook_caches ? 0 : -ENOMEM;
 }
 
 /* Also after blk_filter_create_hooks() failed. */
 void blk_filter_destroy_hooks(struct bdev_filter_core *core)
 {
-	struct bdev_filter_hooks *hooks = core->hooks;
-	struct bdev_filter_armed *armed;
+	free_percpu(core->hook_caches);
+	mempool_destroy(core->hook_pool);
+}
+
+static void bdev_filter_destroy_armed(struct bdev_filter_armed *armed)
+{
+	struct bdev_filter_core *core = armed->core;
+
+	mempool_free(armed, core->hook_pool);
+	bdev_filter_put(core);
+}
+
+/*
+ * Put the references of the hooks that are free, a grace period after they were
+ * core->hook_caches.  The caller has a reference of its own.
+ */
+void blk_filter_drain_hooks(struct bdev_filter_cache __percpu *caches)
+{
+	struct bdev_filter_armed *armed, *next;
 	int cpu;
 
+	if (!caches)
+		return;
 	for_each_possible_cpu(cpu) {
-		struct bdev_filter_cache *cache;
-
-		if (!hooks->caches)
-			break;
-		cache = per_cpu_ptr(hooks->caches, cpu);
-		while ((armed = cache->free)) {
-			cache->free = armed->bi_private;
-			mempool_free(armed, hooks->pool);
+		for (armed = per_cpu_ptr(caches, cpu)->free; armed; armed = next) {
+			next = armed->bi_private;
+			bdev_filter_destroy_armed(armed);
 		}
 	}
-	free_percpu(hooks->caches);
-	mempool_destroy(hooks->pool);
-	kfree(hooks);
+	free_percpu(caches);
 }
 
 static __always_inline struct bdev_filter_armed *
-bdev_filter_alloc_armed(struct bdev_filter_hooks *hooks, gfp_t gfp)
+bdev_filter_cached_armed(struct bdev_filter_core *core)
 {
+	struct bdev_filter_cache __percpu *caches;
+	struct bdev_filter_armed *armed = NULL;
 	struct bdev_filter_cache *cache;
-	struct bdev_filter_armed *armed;
 	unsigned long flags;
 
 	local_irq_save(flags);
-	cache = this_cpu_ptr(hooks->caches);
-	armed = cache->free;
-	if (likely(armed)) {
-		cache->free = armed->bi_private;
-		cache->nr--;
+	caches = READ_ONCE(core->hook_caches);
+	if (likely(caches)) {
+		cache = this_cpu_ptr(caches);
+		armed = cache->free;
+		if (likely(armed)) {
+			cache->free = armed->bi_private;
+			cache->nr--;
+		}
 	}
 	local_irq_restore(flags);
-	return armed ?: mempool_alloc(hooks->pool, gfp);
+	return armed;
 }
 
 /*
@@ -107,25 +116,29 @@ bdev_filter_alloc_armed(struct bdev_filter_hooks *hooks, gfp_t gfp)
  * that.
  */
 static __always_inline void
-bdev_filter_free_armed(struct bdev_filter_hooks *hooks,
-				   struct bdev_filter_armed *armed)
+bdev_filter_free_armed(struct bdev_filter_armed *armed)
 {
+	struct bdev_filter_core *core = armed->core;
+	struct bdev_filter_cache __percpu *caches;
 	struct bdev_filter_cache *cache;
 	unsigned long flags;
-	bool keep;
+	bool keep = false;
 
 	local_irq_save(flags);
-	cache = this_cpu_ptr(hooks->caches);
-	keep = cache->nr < BDEV_FILTER_CACHED &&
-		mempool_is_saturated(hooks->pool);
-	if (likely(keep)) {
-		armed->bi_private = cache->free;
-		cache->free = armed;
-		cache->nr++;
+	caches = READ_ONCE(core->hook_caches);
+	if (likely(caches)) {
+		cache = this_cpu_ptr(caches);
+		keep = cache->nr < BDEV_FILTER_CACHED &&
+			mempool_is_saturated(core->hook_pool);
+		if (likely(keep)) {
+			armed->bi_private = cache->free;
+			cache->free = armed;
+			cache->nr++;
+		}
 	}
 	local_irq_restore(flags);
 	if (unlikely(!keep))
-		mempool_free(armed, hooks->pool);
+		bdev_filter_destroy_armed(armed);
 }
 
 /* Only a tag.  Who calls ->bi_end_io of a bio that is not its own finds this. */
@@ -161,58 +174,88 @@ blk_filter_call_end_io(struct bdev_filter_armed *armed, struct bio *bio)
 	}
 }
 
+static noinline void bdev_filter_unhook_target(struct bdev_filter_armed *armed,
+					       struct bio *bio)
+{
+	bio->bi_bdev = armed->bi_bdev;
+	bio_clear_flag(bio, BIO_REMAPPED);
+	bdev_filter_put_target(armed->target);
+	armed->target = NULL;
+}
+
+/* The state of a zone follows that: it is not where it could not go. */
+static noinline void bdev_filter_keep_zone_error(struct bdev_filter_armed *armed,
+						 struct bio *bio)
+{
+	if (op_is_zone_mgmt(bio_op(bio)))
+		bio->bi_status = armed->status;
+}
+
 /* Take all hooks off a bio that has completed, the last one first. */
 void __blk_filter_unhook(struct bio *bio)
 {
 	do {
 		struct bdev_filter_armed *armed = bio->bi_private;
-		struct bdev_filter_core *core = armed->core;
-		blk_status_t status = bio->bi_status;
 
+		armed->status = bio->bi_status;
 		bio->bi_end_io = armed->bi_end_io;
 		bio->bi_private = armed->bi_private;
-
-		if (armed->target) {
-			bio->bi_bdev = armed->bi_bdev;
-			bio_clear_flag(bio, BIO_REMAPPED);
-			bdev_filter_put_target(armed->target);
+		if (unlikely(armed->target)) {
+			bdev_filter_unhook_target(armed, bio);
 		} else {
 			blk_filter_call_end_io(armed, bio);
 		}
-
-		/* The state of a zone follows that: it is not where it could not go. */
-		if (unlikely(status) && op_is_zone_mgmt(bio_op(bio)))
-			bio->bi_status = status;
-		bdev_filter_free_armed(core->hooks, armed);
-		bdev_filter_put(core);
+		if (unlikely(armed->status))
+			bdev_filter_keep_zone_error(armed, bio);
+		bdev_filter_free_armed(armed);
 	} while (bio->bi_end_io == blk_filter_hooked);
 }
 
-static __always_inline struct bdev_filter_armed *
-bdev_filter_hook(struct bdev_filter *flt, struct bio *bio,
-		 bdev_filter_end_io_t *end_io, gfp_t gfp)
+static __always_inline struct bdev_filter_hook *
+bdev_filter_hook(struct bdev_filter_armed *armed, struct bdev_filter *flt,
+		 struct bio *bio, bdev_filter_end_io_t *end_io)
 {
-	struct bdev_filter_core *core = flt->core;
-	struct bdev_filter_armed *armed;
-
-	if (unlikely(bdev_filter_protected(flt, bio)) ||
-	    WARN_ON_ONCE(!core->hooks))
-		return NULL;
-	armed = bdev_filter_alloc_armed(core->hooks, gfp);
-	if (!armed)
-		return NULL;
-
-	refcount_inc(&core->refs);
-	armed->core = core;
 	armed->hook.iter = bio->bi_iter;
 	armed->hook.sector = bdev_filter_sector(flt, bio);
 	armed->end_io = end_io;
-	armed->target = NULL;
 	armed->bi_end_io = bio->bi_end_io;
 	armed->bi_private = bio->bi_private;
 	bio->bi_end_io = blk_filter_hooked;
 	bio->bi_private = armed;
-	return armed;
+	return &armed->hook;
+}
+
+/* With a hook that is not from the list of this CPU. */
+static noinline struct bdev_filter_hook *
+bdev_filter_hook_new(struct bdev_filter *flt, struct bio *bio,
+		     bdev_filter_end_io_t *end_io, gfp_t gfp)
+{
+	struct bdev_filter_core *core = flt->core;
+	struct bdev_filter_armed *armed;
+
+	if (WARN_ON_ONCE(!core->hook_pool))
+		return NULL;
+	armed = mempool_alloc(core->hook_pool, gfp);
+	if (!armed)
+		return NULL;
+	refcount_inc(&core->refs);
+	armed->core = core;
+	armed->target = NULL;
+	return bdev_filter_hook(armed, flt, bio, end_io);
+}
+
+static __always_inline struct bdev_filter_hook *
+bdev_filter_hook_bio(struct bdev_filter *flt, struct bio *bio,
+		     bdev_filter_end_io_t *end_io, gfp_t gfp)
+{
+	struct bdev_filter_armed *armed;
+
+	if (unlikely(bdev_filter_protected(flt, bio)))
+		return NULL;
+	armed = bdev_filter_cached_armed(flt->core);
+	if (unlikely(!armed))
+		return bdev_filter_hook_new(flt, bio, end_io, gfp);
+	return bdev_filter_hook(armed, flt, bio, end_io);
 }
 
 /**
@@ -233,10 +276,8 @@ struct bdev_filter_hook *bdev_filter_arm(struct bdev_filter *flt,
 					 struct bio *bio,
 					 bdev_filter_end_io_t *end_io)
 {
-	struct bdev_filter_armed *armed =
-		bdev_filter_hook(flt, bio, end_io, GFP_NOWAIT | __GFP_NOWARN);
-
-	return armed ? &armed->hook : NULL;
+	return bdev_filter_hook_bio(flt, bio, end_io,
+				    GFP_NOWAIT | __GFP_NOWARN);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_arm);
 
@@ -257,14 +298,12 @@ struct bdev_filter_hook *bdev_filter_arm_wait(struct bdev_filter *flt,
 					      bdev_filter_end_io_t *end_io)
 {
 	struct bdev_filter_hook *hook = bdev_filter_arm(flt, bio, end_io);
-	struct bdev_filter_armed *armed;
 
 	if (hook || bdev_filter_protected(flt, bio))
 		return hook;
 	/* What has the hooks may be bios that only we would submit. */
 	blk_filter_flush_processed(flt->core);
-	armed = bdev_filter_hook(flt, bio, end_io, GFP_NOIO);
-	return armed ? &armed->hook : NULL;
+	return bdev_filter_hook_bio(flt, bio, end_io, GFP_NOIO);
 }
 EXPORT_SYMBOL_GPL(bdev_filter_arm_wait);
 
@@ -272,10 +311,12 @@ EXPORT_SYMBOL_GPL(bdev_filter_arm_wait);
 bool blk_filter_hook_target(struct bdev_filter *flt, struct bio *bio,
 			    struct bdev_filter_target *target, gfp_t gfp)
 {
-	struct bdev_filter_armed *armed = bdev_filter_hook(flt, bio, NULL, gfp);
+	struct bdev_filter_hook *hook = bdev_filter_hook_bio(flt, bio, NULL, gfp);
+	struct bdev_filter_armed *armed;
 
-	if (!armed)
+	if (!hook)
 		return false;
+	armed = container_of(hook, struct bdev_filter_armed, hook);
 	armed->target = target;
 	armed->bi_bdev = bio->bi_bdev;
 	return true;

@@ -1083,7 +1083,7 @@ static void test_undeclared(struct kunit *test)
 	test_attach_ops(test, &undeclared);
 	/* Nor does it cost a worker. */
 	KUNIT_EXPECT_NULL(test, td.flt->core->process_wq);
-	KUNIT_EXPECT_NULL(test, td.flt->core->hooks);
+	KUNIT_EXPECT_NULL(test, td.flt->core->hook_pool);
 	kunit_warning_suppress(test) {
 		test_write(test, 0, BLK_STS_OK);
 	}

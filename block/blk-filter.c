@@ -15,7 +15,7 @@
  * dropped, which is always after a grace period.
  *
  * core->refs counts what keeps a filter working: the slot, each bio it took, each
- * it armed, and submitters that wait for it.  Taking is a plain increment: it happens
+ * hook, and submitters that wait for it.  Taking is a plain increment: it happens
  * inside ->submit_bio, where the slot's reference is there.  The last put queues
  * release_work, never releases in place, as the put may come from a completion in
  * interrupt context.  The release ends the filter's own workqueues, so that no method
@@ -291,6 +291,7 @@ bdev_filter_call_all(struct block_device *bdev, struct bio *bio)
 	struct bdev_filter_core *core;
 
 	bio_set_flag(bio, BIO_FILTERED);
+	/* preempt_disable() costs less, but a sleep, by mistake, would end that read section. */
 	rcu_read_lock();
 	blk_filter_enter();
 	if (bdev_is_partition(bdev)) {
@@ -613,11 +614,31 @@ static struct bio *bdev_filter_pop(struct bdev_filter_core *core,
 	if (bio) {
 		WRITE_ONCE(core->queued, core->queued - 1);
 		WRITE_ONCE(lane->nr, lane->nr - 1);
-		/* A submitter sees the number, or it is seen here. */
-		if (lane->nr <= BDEV_FILTER_MAX_QUEUED && wq_has_sleeper(&lane->wait))
+		/*
+		 * A submitter sees the number, or it is seen here.  Who went to sleep
+		 * before this wakes the next.
+		 */
+		if (lane->nr == BDEV_FILTER_MAX_QUEUED && wq_has_sleeper(&lane->wait))
 			wake_up(&lane->wait);
 	}
 	return bio;
+}
+
+/*
+ * The bios of a lane that are submitted in one run may be merged.  Most of the time there is
+ * one only, which is on its way sooner without a plug.
+ */
+static void bdev_filter_plug(struct bdev_filter_lane *lane,
+			     struct blk_plug *plug)
+{
+	if (READ_ONCE(lane->nr) && !current->plug)
+		blk_start_plug(plug);
+}
+
+static void bdev_filter_unplug(struct blk_plug *plug)
+{
+	if (current->plug)
+		blk_finish_plug(plug);
 }
 
 static void bdev_filter_push(struct bdev_filter_core *core,
@@ -640,7 +661,6 @@ static void bdev_filter_lane_work(struct work_struct *work)
 	struct bio *bio, *ended = NULL;
 	struct blk_plug plug;
 
-	blk_start_plug(&plug);
 	for (;;) {
 		spin_lock_irq(&core->lock);
 		if (lane == &core->lane)
@@ -652,12 +672,13 @@ static void bdev_filter_lane_work(struct work_struct *work)
 			bio_endio(ended);
 			bdev_filter_done(core);
 		} else if (bio) {
+			bdev_filter_plug(lane, &plug);
 			bdev_filter_send_owned(core, bio);
 		} else {
 			break;
 		}
 	}
-	blk_finish_plug(&plug);
+	bdev_filter_unplug(&plug);
 	memalloc_noio_restore(memflags);
 }
 
@@ -849,7 +870,6 @@ static void bdev_filter_process_work(struct work_struct *work)
 	struct blk_plug plug;
 	struct bio *bio;
 
-	blk_start_plug(&plug);
 	for (;;) {
 		if (READ_ONCE(core->leaving) && !core->left)
 			bdev_filter_leave(core);
@@ -860,12 +880,13 @@ static void bdev_filter_process_work(struct work_struct *work)
 		spin_unlock_irq(&core->lock);
 		if (!bio)
 			break;
+		bdev_filter_plug(&core->process_lane, &plug);
 		ops->process(core->flt, bio);
 		/* Only this worker compares with it in earnest. */
 		WRITE_ONCE(core->processing, NULL);
 		blk_filter_flush_processed(core);
 	}
-	blk_finish_plug(&plug);
+	bdev_filter_unplug(&plug);
 	memalloc_noio_restore(memflags);
 }
 
@@ -1109,8 +1130,7 @@ static void bdev_filter_release_work(struct work_struct *work)
 	blk_filter_close_targets(core);
 	list_for_each_entry_safe(lane, next, &core->lanes, entry)
 		kfree(lane);
-	if (core->hooks)
-		blk_filter_destroy_hooks(core);
+	blk_filter_destroy_hooks(core);
 	RCU_INIT_POINTER(core->bdev, NULL);
 	if (core->attached)
 		static_branch_dec(&blk_filter_key);
@@ -1425,6 +1445,7 @@ static void bdev_filter_cut_work(struct work_struct *work)
 {
 	struct bdev_filter_core *core =
 		container_of(work, struct bdev_filter_core, cut_work);
+	struct bdev_filter_cache __percpu *hook_caches = core->hook_caches;
 	const struct bdev_filter_operations *ops = core->flt->ops;
 	unsigned int memflags = memalloc_noio_save();
 	struct block_device *bdev;
@@ -1445,7 +1466,9 @@ static void bdev_filter_cut_work(struct work_struct *work)
 	/* Its driver is being unloaded: then the removal is on its way, and does it. */
 	wait_event(core->wait, !rcu_access_pointer(core->bdev));
 	WRITE_ONCE(core->cut, true);
+	WRITE_ONCE(core->hook_caches, NULL);
 	synchronize_rcu();
+	blk_filter_drain_hooks(hook_caches);
 	if (ops->detached)
 		ops->detached(core->flt, removed ? BDEV_FILTER_REMOVED :
 						   BDEV_FILTER_DETACHED);

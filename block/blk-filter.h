@@ -50,6 +50,8 @@ struct bdev_filter_core {
 	struct bdev_filter *flt;
 	bdev_filter_submit_t *submit_bio;
 	struct bdev_filter_pcpu __percpu *pcpu;
+	struct bdev_filter_cache __percpu *hook_caches;
+	mempool_t *hook_pool;
 	refcount_t refs;
 
 	/* Of a filter that takes bios. */
@@ -67,8 +69,7 @@ struct bdev_filter_core {
 	struct workqueue_struct *lane_wq;
 	struct wait_queue_head wait;
 
-	/* Of one that arms them. */
-	struct bdev_filter_hooks *hooks;
+	/* Of one that arms them; see also hook_pool. */
 	atomic_t targets;
 
 	struct block_device __rcu *bdev;
@@ -120,6 +121,7 @@ void blk_filter_detach_module(struct module *module);
 
 int blk_filter_create_hooks(struct bdev_filter_core *core);
 void blk_filter_destroy_hooks(struct bdev_filter_core *core);
+void blk_filter_drain_hooks(struct bdev_filter_cache __percpu *caches);
 bool blk_filter_segments_aligned(struct block_device *bdev, struct bio *bio);
 void blk_filter_flush_processed(struct bdev_filter_core *core);
 bool blk_filter_check_bio(struct bio *bio);

@@ -250,9 +250,11 @@ static inline enum bdev_filter_verdict bdev_filter_end(struct bio *bio,
 static inline sector_t bdev_filter_sector(const struct bdev_filter *flt,
 					  const struct bio *bio)
 {
+	sector_t sector = bio->bi_iter.bi_sector;
+
 	if (flt->on_partition && bio_sectors(bio))
-		return bio->bi_iter.bi_sector - bio->bi_bdev->bd_start_sect;
-	return bio->bi_iter.bi_sector;
+		sector -= bio->bi_bdev->bd_start_sect;
+	return sector;
 }
 
 /**
@@ -274,9 +276,8 @@ static inline bool bdev_filter_protected(const struct bdev_filter *flt,
 		needed |= BDEV_FILTER_CRYPTO;
 	if (unlikely(bio->bi_opf & REQ_INTEGRITY))
 		needed |= BDEV_FILTER_INTEGRITY;
-	if (unlikely(op_is_zone_mgmt(bio_op(bio)) ||
-		     bio_op(bio) == REQ_OP_ZONE_APPEND ||
-		     (op_is_write(bio->bi_opf) && bdev_is_zoned(bio->bi_bdev))))
+	/* That includes the zone operations. */
+	if (unlikely(op_is_write(bio->bi_opf) && bdev_is_zoned(bio->bi_bdev)))
 		needed |= BDEV_FILTER_ZONED;
 	return unlikely(needed) && (needed & ~flt->ops->flags);
 }

@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 8
+plan 13
 load_test_filter
 new_nullb size=128
 attach $DEV blkfilter_test || bail "cannot attach"
@@ -33,6 +33,20 @@ check "C12: not more than a thousand" [ "$flight" -le 1040 ]
 echo pass > $TEST_DIR/mode
 check "C12: then it goes on, and the data is right" fio_passes $fio
 
+# What may not wait does not.
+echo sleep > $TEST_DIR/mode
+run --iodepth=4096
+wait_for full || bail "few bios are queued"
+sleep 1
+timeout $((60 * ${SLOW:-1})) fio --name=nowait --filename=/dev/$DEV --bs=4k --direct=1 \
+	--ioengine=libaio --rw=read --offset=96m --size=1m --iodepth=128 --nowait=1 \
+	> "$TMP/nowait" 2>&1 & nowait=$!
+check "C24: with REQ_NOWAIT nobody waits" \
+	wait_for eval '[ $(filter_stat $DEV flight) -ge 1100 ]'
+echo pass > $TEST_DIR/mode
+check "C24: and they get through" wait $nowait
+check "C10: as the others do" fio_passes $fio
+
 # Four at a time.
 echo sleep > $TEST_DIR/mode
 run --iodepth=2048 --numjobs=4 --offset_increment=32m --group_reporting
@@ -51,4 +65,28 @@ echo pass > $TEST_DIR/mode
 check "C13: it can be detached" soon 20 eval "echo none > /sys/block/$DEV/filter"
 check "C10: no write is lost, and the data is right" fio_passes $fio
 check "C11: it was released" eq "$(get released)" "$(get attached)"
+
+# A control group does not wait for what another has queued: there is one request at a
+# time, for 10 ms.
+cgroup=/sys/fs/cgroup
+echo +io > $cgroup/cgroup.subtree_control || bail "no io controller"
+for group in blkfilter_a blkfilter_b; do
+	mkdir -p $cgroup/$group || bail "no cgroup"
+	DEVS+=("rmdir $cgroup/$group")
+done
+new_nullb size=128 memory_backed=0 irqmode=2 completion_nsec=10000000 hw_queue_depth=1 \
+	submit_queues=1
+attach $DEV blkfilter_test || bail "cannot attach"
+echo inline > $TEST_DIR/mode
+(echo $BASHPID > $cgroup/blkfilter_a/cgroup.procs
+ exec fio --name=bound --filename=/dev/$DEV --bs=4k --direct=1 --ioengine=libaio --rw=randread \
+	--iodepth=2048 --size=8m > "$TMP/fio" 2>&1) & fio=$!
+wait_for full || bail "few bios are queued"
+check "C12: another group gets through" soon 4 bash -c "
+	echo \$\$ > $cgroup/blkfilter_b/cgroup.procs
+	dd if=/dev/$DEV of=/dev/null bs=4096 count=20 iflag=direct status=none"
+check "C12: while there is a thousand of the first" full
+echo pass > $TEST_DIR/mode
+wait $fio
+detach $DEV
 ktap_finished

@@ -217,6 +217,27 @@ first_byte() {	# device, or file
 	dd if="$from" bs=4096 count=1 $flag status=none | od -An -tx1 -N1 | tr -d ' '
 }
 
+# io <device> <read|write> <flag> [byte]: 4 KiB at 4096, not through the page cache.
+# Prints the errno it fails with, or the first byte.
+io() {
+	python3 - "$@" <<-'END'
+		import errno, mmap, os, sys
+		dev, what, flag = sys.argv[1:4]
+		fd = os.open("/dev/" + dev, os.O_RDWR | os.O_DIRECT)
+		flags = getattr(os, flag) if flag else 0
+		buf = mmap.mmap(-1, 4096)
+		try:
+		    if what == "read":
+		        n = os.preadv(fd, [buf], 4096, flags)
+		    else:
+		        buf[:] = sys.argv[4].encode() * 4096
+		        n = os.pwritev(fd, [buf], 4096, flags)
+		    print(chr(buf[0]) if n == 4096 else n)
+		except OSError as e:
+		    print(errno.errorcode[e.errno])
+	END
+}
+
 # inflight <device> <number>: so many requests are on their way there.
 inflight() {
 	awk -v n="$2" '{ exit $1 + $2 != n }' "/sys/class/block/$1/inflight"

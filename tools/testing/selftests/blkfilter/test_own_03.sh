@@ -7,7 +7,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 39
+plan 42
 insmod "$DIR"/test_modules/blkfilter_test.ko flags=8 || bail "cannot load blkfilter_test"
 load_test_filter
 for module in dm_mod raid0; do load $module; done
@@ -165,6 +165,18 @@ check "C15: SCSI: it goes" soon 10 eval "echo 1 > /sys/block/$DEV/device/delete"
 check "C13: SCSI: the detach ends" wait $detacher
 check "C5: SCSI: the write failed with ENODEV" eq "$(get below_error)" 19
 check "C17: SCSI: the driver can be unloaded" wait_for rmmod scsi_debug
+
+# Another filter, which took its place, sees what it writes.
+load rust_blkfilter
+new_nullb
+saving $DEV $pause
+check "C5: the next filter can be attached before the last has written" \
+	attach $DEV rust_blkfilter
+check "C13: the detach ends" wait $detacher
+check "C5: the next filter has seen the write" \
+	eq "$(get below_error) $(stat_of $DEV write bios)" "0 1"
+echo pass > $TEST_DIR/mode
+detach $DEV
 
 # A removal, and a device that is read-only.
 new_nullb

@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")"/test_common.sh
 
-plan 37
+plan 40
 insmod "$DIR"/test_modules/blkfilter_test.ko flags=16 || bail "cannot load blkfilter_test"
 load_test_filter
 new_nullb size=256 blocksize=4096 zoned=1 zone_size=64 zone_nr_conv=0 irqmode=2 \
@@ -54,4 +54,20 @@ for mode in sleep defer timer resubmit; do
 			eval "fio_passes $fio && [ $taken -gt 0 ]"
 	done
 done
+
+# What has to wait for a filter that leaves, and may not.
+blkzone reset /dev/$DEV || bail "blkzone"
+dd if=/dev/zero of=/dev/$DEV bs=4096 count=1 oflag=direct status=none
+attach $DEV blkfilter_test || bail "cannot attach"
+echo hold > $TEST_DIR/mode
+dd if=/dev/zero of=/dev/$DEV bs=4096 count=1 seek=16384 oflag=direct status=none & writer=$!
+wait_for eval '[ $(filter_stat $DEV flight) = 1 ]' || bail "nothing is held"
+detach $DEV & detacher=$!
+wait_for attached $DEV none || bail "it is not being detached"
+check "C24: at the gate: a write that may not wait gets EAGAIN" \
+	eq "$(io $DEV write RWF_NOWAIT a)" EAGAIN
+echo 1 > $TEST_DIR/release
+check "C24: then it succeeds, as what was held" eq "$(io $DEV write RWF_NOWAIT a)$(
+	wait $writer && echo well)" awell
+check "C13: and the detach ends" wait $detacher
 ktap_finished
