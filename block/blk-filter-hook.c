@@ -88,6 +88,23 @@ void blk_filter_drain_hooks(struct bdev_filter_cache __percpu *caches)
 	free_percpu(caches);
 }
 
+/* References but those of hooks that are free.  For people: it may change meanwhile. */
+unsigned int blk_filter_in_use(struct bdev_filter_core *core)
+{
+	struct bdev_filter_cache __percpu *caches;
+	int refs = refcount_read(&core->refs);
+	int cpu;
+
+	rcu_read_lock();
+	caches = READ_ONCE(core->hook_caches);
+	if (caches)
+		for_each_possible_cpu(cpu)
+			refs -= data_race(per_cpu_ptr(caches, cpu)->nr);
+	rcu_read_unlock();
+	/* The slot has one. */
+	return max(refs, 1);
+}
+
 static __always_inline struct bdev_filter_armed *
 bdev_filter_cached_armed(struct bdev_filter_core *core)
 {
@@ -200,11 +217,10 @@ void __blk_filter_unhook(struct bio *bio)
 		armed->status = bio->bi_status;
 		bio->bi_end_io = armed->bi_end_io;
 		bio->bi_private = armed->bi_private;
-		if (unlikely(armed->target)) {
+		if (unlikely(armed->target))
 			bdev_filter_unhook_target(armed, bio);
-		} else {
+		else
 			blk_filter_call_end_io(armed, bio);
-		}
 		if (unlikely(armed->status))
 			bdev_filter_keep_zone_error(armed, bio);
 		bdev_filter_free_armed(armed);

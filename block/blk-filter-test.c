@@ -593,13 +593,6 @@ static void test_protected(struct kunit *test)
 	filter_ops.flags = BDEV_FILTER_INTEGRITY;
 	KUNIT_EXPECT_TRUE(test, bdev_filter_has_data(&flt, &bio));
 
-	bio.bi_opf = REQ_OP_ZONE_RESET;
-	KUNIT_EXPECT_TRUE(test, bdev_filter_protected(&flt, &bio));
-	bio.bi_opf = REQ_OP_ZONE_APPEND;
-	KUNIT_EXPECT_TRUE(test, bdev_filter_protected(&flt, &bio));
-	filter_ops.flags = BDEV_FILTER_ZONED;
-	KUNIT_EXPECT_FALSE(test, bdev_filter_protected(&flt, &bio));
-
 #ifdef CONFIG_BLK_INLINE_ENCRYPTION
 	bio.bi_opf = REQ_OP_WRITE;
 	bio.bi_crypt_context = (struct bio_crypt_ctx *)test;
@@ -1188,6 +1181,28 @@ static void test_make_zoned(struct kunit *test)
 			SECTOR_SIZE - 1);
 }
 
+static void test_zone_ops(struct kunit *test)
+{
+	static const enum req_op zone_ops[] = {
+		REQ_OP_WRITE, REQ_OP_ZONE_RESET, REQ_OP_ZONE_FINISH, REQ_OP_ZONE_APPEND,
+	};
+	struct bdev_filter_operations filter_ops = ops("kunit");
+	struct bdev_filter flt = { .ops = &filter_ops };
+	struct bio bio;
+
+	test_make_zoned(test);
+	bio_init(&bio, td.disk->part0, NULL, 0, REQ_OP_READ);
+	KUNIT_EXPECT_FALSE(test, bdev_filter_protected(&flt, &bio));
+	for (int i = 0; i < ARRAY_SIZE(zone_ops); i++) {
+		bio.bi_opf = zone_ops[i];
+		filter_ops.flags = 0;
+		KUNIT_EXPECT_TRUE(test, bdev_filter_protected(&flt, &bio));
+		filter_ops.flags = BDEV_FILTER_ZONED;
+		KUNIT_EXPECT_FALSE(test, bdev_filter_protected(&flt, &bio));
+	}
+	bio_uninit(&bio);
+}
+
 static void test_becomes_zoned(struct kunit *test)
 {
 	test_attach(test, TEST_HOLD);
@@ -1280,6 +1295,7 @@ static void test_gate_while_going(struct kunit *test)
 }
 
 static struct kunit_case blk_filter_zoned_cases[] = {
+	KUNIT_CASE(test_zone_ops),
 	KUNIT_CASE(test_becomes_zoned),
 	KUNIT_CASE(test_gate),
 	KUNIT_CASE(test_gate_while_going),
@@ -1660,10 +1676,10 @@ static void test_two_hooks(struct kunit *test)
 	td.keep = true;
 	test_submit(0, 3);
 	EXPECT_COUNT(arrived, 1);
-	KUNIT_EXPECT_EQ(test, refcount_read(&td.flt->core->refs), 3);
+	KUNIT_EXPECT_EQ(test, blk_filter_in_use(td.flt->core), 3);
 	test_let_go();
 	test_expect_status(test, 0, BLK_STS_OK);
-	KUNIT_EXPECT_EQ(test, refcount_read(&td.flt->core->refs), 1);
+	KUNIT_EXPECT_EQ(test, blk_filter_in_use(td.flt->core), 1);
 	EXPECT_COUNT(processed, 2);
 	EXPECT_COUNT(done, 2);
 	KUNIT_EXPECT_EQ(test, test_last, 1);
@@ -1702,7 +1718,7 @@ static void test_chain(struct kunit *test)
 	bio_endio(first);
 	EXPECT_COUNT(processed, TEST_CHAIN);
 	EXPECT_COUNT(done, 1);
-	KUNIT_EXPECT_EQ(test, refcount_read(&td.flt->core->refs), 1);
+	KUNIT_EXPECT_EQ(test, blk_filter_in_use(td.flt->core), 1);
 	test_expect_flat_stack(test);
 }
 
@@ -2049,7 +2065,7 @@ static void test_retarget(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, td.ios[0].bdev, td.disk->part0);
 	KUNIT_EXPECT_TRUE(test, td.ios[0].intact);
 	test_until(test, !atomic_read(&td.second->part0->bd_openers));
-	KUNIT_EXPECT_EQ(test, refcount_read(&td.flt->core->refs), 1);
+	KUNIT_EXPECT_EQ(test, blk_filter_in_use(td.flt->core), 1);
 }
 
 static void test_retarget_process(struct bdev_filter *flt, struct bio *bio)

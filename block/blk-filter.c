@@ -1437,7 +1437,7 @@ static void bdev_filter_wait_and_tell(struct bdev_filter_core *core)
 	if (!wait_for_completion_timeout(&core->released, BDEV_FILTER_WAIT))
 		pr_warn("%s: %s was removed and waits for %u bios\n",
 			core->flt->dev_name, core->flt->name,
-			refcount_read(&core->refs));
+			blk_filter_in_use(core));
 }
 
 /* The last but the release: the filter has left its device. */
@@ -1505,7 +1505,7 @@ int bdev_filter_wait_released(struct bdev_filter_core *core, bool killable)
 		if (!told)
 			pr_warn("%s: detach of %s waits for %u bios\n",
 				core->flt->dev_name, core->flt->name,
-				refcount_read(&core->refs));
+				blk_filter_in_use(core));
 		told = true;
 	}
 }

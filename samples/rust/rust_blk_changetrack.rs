@@ -19,6 +19,9 @@
 //! for reading. Switching clears the latter, makes writers use it, and waits until no writer can be
 //! setting a bit in the other any more: all of them are in an RCU read section.
 //!
+//! When the device has grown, the next switch makes both bitmaps longer. They never move, as
+//! writers may be looking at them.
+//!
 //! A write that is on its way at a switch has marked its blocks in the generation that ends. With
 //! `exact=1` it marks them in the one that then goes on as well, when it completes. That needs a
 //! completion hook for each write; who freezes the file system, or stops the writers, for a switch
@@ -28,6 +31,7 @@ use kernel::{
     block::{
         bio::BlkStatus,
         filter::{
+            unique_id,
             AttachInfo,
             BlkFilter,
             CompletedBio,
@@ -63,7 +67,8 @@ use kernel::{
             synchronize_rcu, //
         },
         Arc,
-        Mutex, //
+        Mutex,
+        SetOnce, //
     },
     uaccess::{
         UserSliceReader,
@@ -123,19 +128,83 @@ impl Drop for Name {
     }
 }
 
-/// One bit a block.
-type Bitmap = KVVec<Atomic<u64>>;
+/// Bits of some blocks that follow each other.
+type Words = KVVec<Atomic<u64>>;
 
-fn new_bitmap(words: usize) -> Result<Bitmap> {
+fn new_words(words: usize) -> Result<Words> {
     // More is not allocated in one piece.
     if words > i32::MAX as usize / size_of::<u64>() {
         return Err(EFBIG);
     }
-    let mut bitmap = KVVec::with_capacity(words, GFP_KERNEL)?;
+    // Many megabytes for a huge disk: nobody is to be killed for them.
+    let flags = GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN;
+    let mut bits = KVVec::with_capacity(words, flags)?;
     for _ in 0..words {
-        bitmap.push(Atomic::new(0), GFP_KERNEL)?;
+        bits.push(Atomic::new(0), flags)?;
     }
-    Ok(bitmap)
+    Ok(bits)
+}
+
+/// How often a bitmap can become longer. Each time it is by a quarter at least.
+const MORE: usize = 32;
+
+/// One bit a block.
+struct Bitmap {
+    first: Words,
+    more: [SetOnce<Words>; MORE],
+}
+
+impl Bitmap {
+    fn new(words: usize) -> Result<Self> {
+        Ok(Self {
+            first: new_words(words)?,
+            more: [const { SetOnce::new() }; MORE],
+        })
+    }
+
+    #[inline]
+    fn get(&self, word: usize) -> Option<&Atomic<u64>> {
+        match self.first.get(word) {
+            None => self.get_more(word),
+            bits => bits,
+        }
+    }
+
+    #[inline(never)]
+    fn get_more(&self, mut word: usize) -> Option<&Atomic<u64>> {
+        for words in self.pieces() {
+            match words.get(word) {
+                None => word -= words.len(),
+                bits => return bits,
+            }
+        }
+        None
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &Words> {
+        let more = self.more.iter().map_while(SetOnce::as_ref);
+        Iterator::chain(core::iter::once(&self.first), more)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Atomic<u64>> {
+        self.pieces().flat_map(|words| words.iter())
+    }
+
+    fn len(&self) -> usize {
+        self.pieces().map(|words| words.len()).sum()
+    }
+
+    /// Has at least so many words after this. To be called by one at a time.
+    fn grow(&self, words: usize) -> Result {
+        let len = self.len();
+        if words <= len {
+            return Ok(());
+        }
+        let next = self.more.iter().find(|more| more.as_ref().is_none());
+        next.ok_or(EFBIG)?
+            .populate(new_words((words - len).max(len / 4))?);
+        Ok(())
+    }
 }
 
 /// A number of bytes, as in "65536", "64K" or "1M".
@@ -157,10 +226,46 @@ fn nr_blocks(nr_sectors: u64, shift: u32) -> u64 {
     ((nr_sectors << 9) + (1_u64 << shift) - 1) >> shift
 }
 
+/// What everything may have changed by. A set of these is a number with bit `why as u32`.
+#[derive(Clone, Copy)]
+enum Why {
+    /// Before the first switch, or in a generation that began before the filter was on the device.
+    First,
+    /// The driver has set the size: the device may be another one behind the same name.
+    Resized,
+    /// Something was to change data that does not say where.
+    Unplaced,
+    /// There are bits for a part of the device only.
+    Memory,
+    /// With `exact`, a write could not be watched until it completes.
+    Unwatched,
+    /// The filter has left the device.
+    Detached,
+}
+
+impl Why {
+    const NAMES: [&'static str; 6] = [
+        "first",
+        "resized",
+        "unplaced",
+        "memory",
+        "unwatched",
+        "detached",
+    ];
+
+    fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
 /// What can be read now.
 struct Frozen {
-    /// Nothing can be told about the generation that can be read.
-    everything: bool,
+    /// Why nothing can be told about the generation that can be read.
+    why: u32,
+    /// The switches that this generation lies between, by numbers that do not come again. Before
+    /// the first switch the attachment.
+    began: u64,
+    ended: u64,
 }
 
 /// In [`Tracker::current`]: writes mark again when they complete after a switch.
@@ -174,14 +279,13 @@ struct Tracker {
     current: Atomic<u64>,
     /// Size of a block, as a power of two, in bytes.
     shift: u32,
-    /// Number of blocks that there are bits for, and of those that the device has now.
-    nr_blocks: u64,
-    nr_blocks_now: Atomic<u64>,
+    /// Number of blocks that the device has now.
+    nr_blocks: Atomic<u64>,
     /// No other attachment has this.
     id: u64,
-    /// In the generation that is going on the device got another size or another backing, or all
-    /// of it changed in a way that has no sectors.
-    void: Atomic<u32>,
+    /// Of these that the generation has which is going on: [`Why::First`], [`Why::Resized`],
+    /// [`Why::Unplaced`].
+    void: [Atomic<u32>; 3],
     /// A write could not be watched until it completes, so `exact` does not hold.
     unwatched: Atomic<u32>,
     handle: Handle,
@@ -191,7 +295,7 @@ struct Tracker {
 
 impl Tracker {
     fn new(info: AttachInfo<'_>) -> impl PinInit<Self, Error> {
-        let (id, handle) = (info.unique_id(), info.handle());
+        let (id, handle) = (unique_id(), info.handle());
         let (nr_sectors, mut granularity) = (info.device().nr_sectors(), 65536_u32);
         let mut current = 0;
         let parsed = info.parse_options(|key, value| {
@@ -211,16 +315,15 @@ impl Tracker {
         let words = nr_blocks.div_ceil(64) as usize;
         try_pin_init!(Self {
             _: { checked?; },
-            bitmaps: [new_bitmap(words)?, new_bitmap(words)?],
+            bitmaps: [Bitmap::new(words)?, Bitmap::new(words)?],
             current: Atomic::new(current),
             shift,
-            nr_blocks,
-            nr_blocks_now: Atomic::new(*nr_blocks),
+            nr_blocks: Atomic::new(nr_blocks),
             id,
-            void: Atomic::new(0),
+            void: [const { Atomic::new(0) }; 3],
             unwatched: Atomic::new(0),
             handle,
-            frozen <- new_mutex!(Frozen { everything: true }),
+            frozen <- new_mutex!(Frozen { why: Why::First.bit(), began: *id, ended: *id }),
         })
     }
 
@@ -245,8 +348,12 @@ impl Tracker {
         }
         // What changes data and has no sectors is for the whole device.
         if !bio.is_flush() {
-            self.void.store(1, Relaxed);
+            self.set_void(Why::Unplaced);
         }
+    }
+
+    fn set_void(&self, why: Why) {
+        self.void[why as usize].store(1, Relaxed);
     }
 
     /// Marks some bytes, at least one, from a sector on.
@@ -279,7 +386,7 @@ impl Tracker {
     #[inline]
     fn set(&self, bitmap: &Bitmap, word: u64, mask: u64) {
         let Some(bits) = bitmap.get(word as usize) else {
-            return self.void.store(1, Relaxed);
+            return self.set_void(Why::Resized);
         };
         // Most are marked already: do not write to what other CPUs read.
         let mut old = bits.load(Relaxed);
@@ -294,34 +401,55 @@ impl Tracker {
     /// Starts a new generation: what was marked until now can be read from now on.
     fn switch(&self) {
         let mut frozen = self.frozen.lock();
+        // For the generation that begins: what came since the device grew has no bits.
+        let words = self.nr_blocks.load(Relaxed).div_ceil(64) as usize;
+        for bitmap in &self.bitmaps {
+            // `why` says so if there is no memory.
+            let _ = bitmap.grow(words);
+        }
         // What comes after this counts for the next generation as well.
-        let void = self.void.xchg(0, Relaxed) != 0;
-        for bits in self.readable() {
+        let mut why = 0;
+        for (n, void) in self.void.iter().enumerate() {
+            why |= (void.xchg(0, Relaxed) & 1) << n;
+        }
+        for bits in self.readable().iter() {
             bits.store(0, Relaxed);
         }
         // The files are there a moment before the filter is on the device.
         if !self.handle.is_attached() {
-            self.void.store(1, Relaxed);
+            self.set_void(Why::First);
         }
         // Whoever uses the other one sees it cleared.
         self.current.store(self.current.load(Relaxed) + 1, Release);
         // Bios that are being marked with the old one.
         synchronize_rcu();
-        frozen.everything = void;
-        frozen.everything = self.is_unknown(&frozen);
+        frozen.why = why;
+        frozen.why = self.why(&frozen);
+        frozen.began = frozen.ended;
+        frozen.ended = unique_id();
     }
 
-    /// Whether nothing can be told about the generation that can be read.
+    /// Why nothing can be told about the generation that can be read; 0 if it can.
     ///
     /// So it is when the device has just been given another size or backing, as it need not be the
-    /// same device any more; as long as it has another number of blocks; and after it is no longer
-    /// the filter's own.
-    fn is_unknown(&self, frozen: &Frozen) -> bool {
-        frozen.everything
-            || self.void.load(Relaxed) != 0
-            || self.unwatched.load(Relaxed) != 0
-            || self.nr_blocks_now.load(Relaxed) != self.nr_blocks
-            || !self.handle.is_attached()
+    /// same device any more; as long as there are too few bits; and after it is no longer the
+    /// filter's own.
+    fn why(&self, frozen: &Frozen) -> u32 {
+        let mut why = frozen.why;
+        for (n, void) in self.void.iter().enumerate() {
+            why |= (void.load(Relaxed) & 1) << n;
+        }
+        let words = self.nr_blocks.load(Relaxed).div_ceil(64) as usize;
+        if self.bitmaps.iter().any(|bitmap| bitmap.len() < words) {
+            why |= Why::Memory.bit();
+        }
+        if self.unwatched.load(Relaxed) != 0 {
+            why |= Why::Unwatched.bit();
+        }
+        if !self.handle.is_attached() {
+            why |= Why::Detached.bit();
+        }
+        why
     }
 
     /// Number of the generation that can be read.
@@ -330,16 +458,18 @@ impl Tracker {
     }
 
     /// The first 64 bytes of `bitmap`.
-    fn header(&self, nr_blocks: u64, everything: bool) -> [u8; 64] {
+    fn header(&self, frozen: &Frozen, nr_blocks: u64, everything: bool) -> [u8; 64] {
         let mut header = [0; 64];
-        let fields: [&[u8]; 7] = [
+        let fields: [&[u8]; 9] = [
             b"BLKTRACK",
-            &1_u32.to_le_bytes(),
+            &2_u32.to_le_bytes(),
             &self.shift.to_le_bytes(),
             &nr_blocks.to_le_bytes(),
             &self.id.to_le_bytes(),
             &self.generation().to_le_bytes(),
             &u64::from(everything).to_le_bytes(),
+            &frozen.began.to_le_bytes(),
+            &frozen.ended.to_le_bytes(),
         ];
         let bytes = fields.iter().flat_map(|field| field.iter());
         for (to, from) in header.iter_mut().zip(bytes) {
@@ -357,9 +487,9 @@ impl BinaryWriter for Tracker {
         offset: &mut file::Offset,
     ) -> Result<usize> {
         let frozen = self.frozen.lock();
-        let nr_blocks = self.nr_blocks_now.load(Relaxed);
-        let everything = self.is_unknown(&frozen) || nr_blocks != self.nr_blocks;
-        let header = self.header(nr_blocks, everything);
+        let nr_blocks = self.nr_blocks.load(Relaxed);
+        let everything = self.why(&frozen) != 0;
+        let header = self.header(&frozen, nr_blocks, everything);
         let words = nr_blocks.div_ceil(64) as usize;
         let mut done = 0;
         while !writer.is_empty() {
@@ -393,8 +523,8 @@ impl BinaryWriter for Tracker {
 
 fn show(tracker: &Tracker, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let frozen = tracker.frozen.lock();
-    let nr_blocks = tracker.nr_blocks_now.load(Relaxed);
-    let everything = tracker.is_unknown(&frozen) || nr_blocks != tracker.nr_blocks;
+    let nr_blocks = tracker.nr_blocks.load(Relaxed);
+    let why = tracker.why(&frozen);
     let marked = |bitmap: &Bitmap| -> u64 {
         bitmap
             .iter()
@@ -402,19 +532,31 @@ fn show(tracker: &Tracker, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             .sum()
     };
     let current = tracker.current.load(Relaxed);
-    let changed = if everything {
+    let changed = if why != 0 {
         nr_blocks
     } else {
         marked(tracker.readable())
     };
     writeln!(f, "id {}", tracker.id)?;
     writeln!(f, "generation {}", tracker.generation())?;
-    writeln!(f, "everything {}", u8::from(everything))?;
+    writeln!(f, "everything {}", u8::from(why != 0))?;
     writeln!(f, "granularity {}", 1_u32 << tracker.shift)?;
     writeln!(f, "blocks {nr_blocks}")?;
     writeln!(f, "changed {changed}")?;
     writeln!(f, "changing {}", marked(tracker.active(current)))?;
-    writeln!(f, "exact {}", u8::from(current & EXACT != 0))
+    writeln!(f, "exact {}", u8::from(current & EXACT != 0))?;
+    writeln!(f, "began {:#018x}", frozen.began)?;
+    writeln!(f, "ended {:#018x}", frozen.ended)?;
+    write!(f, "why")?;
+    if why == 0 {
+        write!(f, " -")?;
+    }
+    for (n, name) in Why::NAMES.iter().enumerate() {
+        if why >> n & 1 != 0 {
+            write!(f, " {name}")?;
+        }
+    }
+    writeln!(f)
 }
 
 fn store(tracker: &Tracker, from: &mut UserSliceReader) -> Result {
@@ -487,8 +629,8 @@ impl BlkFilter for ChangeTrack {
     fn resized(this: Pin<&Self>, nr_sectors: u64) {
         let tracker = &this.get_ref().tracker;
         let nr_blocks = nr_blocks(nr_sectors, tracker.shift);
-        tracker.nr_blocks_now.store(nr_blocks, Relaxed);
-        tracker.void.store(1, Relaxed);
+        tracker.nr_blocks.store(nr_blocks, Relaxed);
+        tracker.set_void(Why::Resized);
     }
 }
 

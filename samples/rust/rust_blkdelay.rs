@@ -48,15 +48,71 @@ module_blk_filter! {
     alias: ["blkfilter-blkdelay"],
 }
 
-/// How many bios have their own time; those beyond share that of the last one.
+/// Bios that came within this part of the delay of each other share a time, that of the last of
+/// them. So there are never more times than this, however many bios are held.
 const TIMES: usize = 1024;
+
+/// Bios that came together.
+#[derive(Clone, Copy)]
+struct Group {
+    first: Instant<Monotonic>,
+    last: Instant<Monotonic>,
+    bios: usize,
+}
 
 /// When the bios that are held came, in the order in which they did: a ring.
 struct Times {
-    times: KVec<Instant<Monotonic>>,
-    /// Bios that came, and bios that went.
-    came: usize,
-    went: usize,
+    groups: KVec<Group>,
+    /// The first group, and the number of them.
+    start: usize,
+    nr: usize,
+}
+
+impl Times {
+    fn new() -> Result<Self> {
+        let none = Group {
+            first: Instant::now(),
+            last: Instant::now(),
+            bios: 0,
+        };
+        Ok(Self {
+            groups: KVec::from_elem(none, TIMES, GFP_KERNEL)?,
+            start: 0,
+            nr: 0,
+        })
+    }
+
+    /// A bio came now. Those of the same group are held for a little longer.
+    fn push(&mut self, delay: Delta) {
+        let now = Instant::now();
+        let width = delay.as_nanos() / TIMES as i64;
+        if self.nr != 0 {
+            let group = &mut self.groups[(self.start + self.nr - 1) % TIMES];
+            if self.nr == TIMES || (now - group.first).as_nanos() < width {
+                group.last = now;
+                group.bios += 1;
+                return;
+            }
+        }
+        self.groups[(self.start + self.nr) % TIMES] = Group {
+            first: now,
+            last: now,
+            bios: 1,
+        };
+        self.nr += 1;
+    }
+
+    /// The first bio goes: the time when it came.
+    fn pop(&mut self) -> Instant<Monotonic> {
+        let group = &mut self.groups[self.start];
+        let came = group.last;
+        group.bios -= 1;
+        if group.bios == 0 {
+            self.start = (self.start + 1) % TIMES;
+            self.nr -= 1;
+        }
+        came
+    }
 }
 
 /// The filter on one device.
@@ -95,11 +151,7 @@ impl BlkFilter for BlkDelay {
         let parsed = parse(info);
         pin_init::pin_init_scope(move || {
             let (op, delay) = parsed?;
-            let times = Times {
-                times: KVec::from_elem(Instant::now(), TIMES, GFP_KERNEL)?,
-                came: 0,
-                went: 0,
-            };
+            let times = Times::new()?;
             Ok(try_pin_init!(Self {
                 op,
                 delay,
@@ -118,22 +170,16 @@ impl BlkFilter for BlkDelay {
         let this = this.get_ref();
         // Both under the lock: the bios are processed in the order of their times.
         let mut times = this.times.lock();
-        let came = times.came;
-        if came - times.went < TIMES {
-            times.times[came % TIMES] = Instant::now();
-        }
         let verdict = bio.defer();
-        times.came += usize::from(verdict.is_ok());
+        if verdict.is_ok() {
+            times.push(this.delay);
+        }
         verdict.unwrap_or_else(IncomingBio::pass)
     }
 
     fn process<'a>(this: Pin<&'a Self>, cx: &Context<'a, Self>, bio: OwnedBio<Self>) {
         let this = this.get_ref();
-        let came = {
-            let mut times = this.times.lock();
-            times.went += 1;
-            times.times[(times.went - 1) % TIMES]
-        };
+        let came = this.times.lock().pop();
         let left = this.delay - came.elapsed();
         if !left.is_negative() {
             cx.sleep(left);

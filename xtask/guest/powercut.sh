@@ -13,8 +13,8 @@ check() {	# what, command...
 		sed 's/^/# /' /tmp/check
 	fi
 }
-backup() { /mnt/share/blkfilter/backup.py vdb $out/image $mnt > /tmp/said && cat /tmp/said; }
-copied_all() { [[ $(cat /tmp/said) =~ ^copied\ ([0-9]+)\ of\ ([0-9]+) && ${BASH_REMATCH[1]} = ${BASH_REMATCH[2]} ]]; }
+backup() { /mnt/share/blkfilter/backup.py -m $mnt vdb $out/image > /tmp/said && cat /tmp/said; }
+copied_all() { [[ $(cat /tmp/said) =~ copied\ ([0-9]+)\ of\ ([0-9]+) && ${BASH_REMATCH[1]} = ${BASH_REMATCH[2]} ]]; }
 field() { awk -v f="$1" '$1 == f { print $2 }' /sys/kernel/debug/changetrack/vdb/generation; }
 same() { cmp <(dd if=/dev/vdb bs=1M iflag=direct status=none) $out/image; }
 not() { ! "$@"; }
@@ -48,7 +48,7 @@ check "power cut: the id is another one" [ "$(field id)" != "$(cat $out/id)" ]
 check "power cut: the copy is not what the disk is" not same
 # Freezing changes the superblock, so it is one freeze for both.
 fsfreeze -f $mnt
-/mnt/share/blkfilter/backup.py vdb $out/image > /tmp/said
+/mnt/share/blkfilter/backup.py --quiescent vdb $out/image > /tmp/said
 same > /tmp/differ 2>&1
 identical=$?
 fsfreeze -u $mnt

@@ -130,7 +130,9 @@ use crate::{
     task::might_sleep,
     time::{
         msecs_to_jiffies,
-        Delta, //
+        Delta,
+        Instant,
+        Monotonic, //
     },
     types::{
         NotThreadSafe,
@@ -305,12 +307,22 @@ pub enum DetachReason {
     Removed,
 }
 
+/// Returns a number that no other call returns, also after a reboot: random.
+///
+/// A virtual machine that is set back to a snapshot with its memory has the state of its random
+/// number generator from there, so the time is in the number, too.
+pub fn unique_id() -> u64 {
+    let now = Instant::<Monotonic>::now().as_nanos() as u64;
+    // SAFETY: There are no requirements.
+    unsafe { bindings::get_random_u64() ^ now }
+}
+
 /// What a filter is told about the device that it is being attached to.
 ///
 /// # Examples
 ///
 /// ```
-/// use kernel::block::filter::AttachInfo;
+/// use kernel::block::filter::{unique_id, AttachInfo};
 ///
 /// /// `echo "my_filter ms=20" > /sys/block/vda/filter`
 /// fn delay(info: &AttachInfo<'_>) -> Result<u32> {
@@ -328,7 +340,7 @@ pub enum DetachReason {
 /// /// What a filter says of itself in the kernel log, and an id for what it is about to gather.
 /// fn hello(info: &AttachInfo<'_>) -> u64 {
 ///     pr_info!("{:?}: attached with {:?}\n", info.device_name(), info.options());
-///     info.unique_id()
+///     unique_id()
 /// }
 /// ```
 #[derive(Clone, Copy)]
@@ -349,14 +361,6 @@ impl<'a> AttachInfo<'a> {
     pub fn device(&self) -> &'a BlockDevice {
         // SAFETY: This is its `attach`. Whoever attaches keeps the device until that returned.
         unsafe { BlockDevice::from_raw(bindings::bdev_filter_bdev(self.filter.get())) }
-    }
-
-    /// Returns a number that no other attachment has, also after a reboot: random.
-    ///
-    /// Each call returns another one.
-    pub fn unique_id(&self) -> u64 {
-        // SAFETY: There are no requirements.
-        unsafe { bindings::get_random_u64() }
     }
 
     /// Returns a [`Handle`] of the filter that is being attached.

@@ -1,49 +1,601 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""An incremental backup of a disk in use, with the block device filter changetrack.
+"""An incremental backup of disks in use, with the block device filter changetrack.
 
-Usage: backup.py DISK IMAGE [MOUNT]
+DISK is what the filter is attached to, such as vda1, and IMAGE a file or block device
+where its copy is kept. The first run copies everything, each later one only what has
+changed since, if the filter can vouch for that. The file systems of all MOUNTs are frozen
+meanwhile, so the images of several DISKs are of the same moment. Without a MOUNT nobody
+may be writing.
 
-DISK is what the filter is attached to, such as vda1, IMAGE where its copy is kept.
-The first run copies everything, each later one only what has changed since, if the
-filter can vouch for that. With MOUNT the file system mounted there is frozen
-meanwhile, without it nobody else must be writing.
+IMAGE is updated in place, and of no use while that goes on: keep another copy. IMAGE.state
+says of which switch of the bitmaps IMAGE is the copy. That file is empty while IMAGE is
+being written to, so a run that fails is followed by a full one. So is a restart, if IMAGE
+is a block device.
 
-The state of the last backup is kept beside the image: a copy is of use only together
-with the id and the generation of the bitmap that goes on from it. There is none while
-the image is being written to, so that a run that fails is followed by a full one.
+How it works: one process freezes, thaws, and waits in between; another one copies; a third
+one guards the first. However the second ends, the first thaws. If the first is killed,
+stopped, or stuck, the third thaws. While a file system is frozen nothing is opened or looked
+up by path, nothing is printed, and no memory is allocated but buffers of a fixed size: each
+of these may wait for the frozen file system. Whatever waits all the same, for too long, is
+thawed. When the copy is complete the filter must have seen no write meanwhile, whoever was
+frozen or said to be quiet.
+
+Exit status: 0 if all went well; 1 if it failed, the next run is then a full one; 2 if it was
+refused, with nothing changed; 3 if some of a disk could not be read, which the next run
+tries again.
 """
 
+import argparse
+import ctypes
+import errno
 import fcntl
 import json
 import mmap
 import os
+import re
+import select
 import signal
+import stat
 import struct
 import sys
+import time
+
+# The directory of a module may be frozen when that is imported.
+sys.dont_write_bytecode = True
 
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
+PUNCH_HOLE, KEEP_SIZE = 2, 1
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 CHUNK = 1 << 20
+# What of a disk is read again if a chunk of it can't be read, and what holes are made of.
+PIECE = 4096
+ZEROES = bytes(CHUNK)
+# As much of a bitmap is read at a time.
+BITS = 65536
+ONES = b"\xff" * BITS
+NOT_ZERO = re.compile(rb"[^\0]")
+# As many places of a disk that can't be read are remembered.
+MOST_UNREAD = 1000
+# A disk may be written to this often while its file systems are frozen: MD writes its
+# superblock, ext4 discards what was freed.
+ROUNDS = 4
+HEADER = struct.Struct("<8sIIQQQQQQ")
+CHANGETRACK = "/sys/kernel/debug/changetrack"
+# They can be frozen, and it can be told which devices they have.
+SUPPORTED = {"ext2", "ext3", "ext4", "xfs", "btrfs", "nilfs2"}
+# Errors of what is read, and not of how.
+UNREADABLE = {errno.EIO, errno.ENODATA, errno.EREMOTEIO, errno.EILSEQ, errno.ETIMEDOUT,
+              errno.ETIME, errno.EBADE, errno.ENOLINK}
+# What has been written is on its way this often, so that the last fsync() takes no time.
+SYNC = 16 << 20
+
+libc = ctypes.CDLL(None, use_errno=True)
+fallocate = getattr(libc, "fallocate64", libc.fallocate)
+fallocate.argtypes = ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
+libc.prctl.argtypes = ctypes.c_int, *[ctypes.c_ulong] * 4
 
 
-def read_header(file):
-    """Shift, blocks, id, generation, and whether everything may have changed."""
-    file.seek(0)
-    magic, version, *fields = struct.unpack_from("<8sIIQQQQ", file.read(64))
-    if magic != b"BLKTRACK" or version != 1:
-        sys.exit(f"{file.name} is not a bitmap")
-    return fields
+class Refused(Exception):
+    """It can't be done right. Nothing has been changed."""
 
 
-def read_bitmap(path):
-    """Header and bits of the generation that the last switch ended."""
-    with open(path, "rb", buffering=0) as file:
-        header = read_header(file)
-        bits = b"".join(iter(lambda: file.read(CHUNK), b""))
-        # What took several reads may be of two generations.
-        if read_header(file) != header:
-            sys.exit("somebody else has switched meanwhile")
-    return header, [n for n in range(header[1]) if bits[n // 8] >> n % 8 & 1]
+class Failed(Exception):
+    """It was begun and did not end well."""
+
+
+# What lies on what, from sysfs and the table of mounts. A device is named by its number,
+# such as "254:1".
+
+
+def number(dev):
+    return f"{os.major(dev)}:{os.minor(dev)}"
+
+
+def read_line(*path):
+    try:
+        with open(os.path.join(*path), encoding="utf-8", errors="surrogateescape") as file:
+            return file.readline().rstrip("\n")
+    except OSError:
+        return ""
+
+
+def names(*path):
+    try:
+        return os.listdir(os.path.join(*path))
+    except OSError:
+        return []
+
+
+def directory(dev):
+    return os.path.realpath(f"/sys/dev/block/{dev}")
+
+
+def name_of(dev):
+    return os.path.basename(directory(dev)).replace("!", "/")
+
+
+def of_name(name):
+    return read_line("/sys/class/block", name, "dev")
+
+
+def is_partition(dev):
+    return os.path.exists(f"{directory(dev)}/partition")
+
+
+def whole(dev):
+    return read_line(os.path.dirname(directory(dev)), "dev") if is_partition(dev) else dev
+
+
+def numbers(*path):
+    """The devices that a directory of sysfs has links to."""
+    return [dev for dev in map(of_name, names(*path)) if dev]
+
+
+def holders(dev):
+    return numbers(directory(dev), "holders")
+
+
+def above(dev):
+    """A device and all that lies on it: partitions, what device mapper or MD made of them."""
+    found, todo = [], [dev]
+    while todo:
+        dev = todo.pop()
+        if dev in found:
+            continue
+        found.append(dev)
+        path = directory(dev)
+        todo += [of_name(part) or dev for part in names(path)
+                 if os.path.exists(f"{path}/{part}/partition")]
+        todo += holders(dev)
+    return found
+
+
+class Mount:
+    """A line of mountinfo."""
+
+    def __init__(self, line):
+        fields = line.split(" ")
+        rest = fields[fields.index("-") + 1:]
+        self.ident, self.dev = int(fields[0]), fields[2]
+        self.path = self.unescape(fields[4])
+        self.type, self.source, self.options = rest[0], self.unescape(rest[1]), rest[2].split(",")
+
+    @staticmethod
+    def unescape(text):
+        return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+    def option(self, name):
+        return [self.unescape(option.split("=", 1)[1]) for option in self.options
+                if option.startswith(name + "=")]
+
+    def devices(self):
+        """All block devices that the file system has."""
+        if self.type == "btrfs":
+            for path in names("/sys/fs/btrfs"):
+                devices = names("/sys/fs/btrfs", path, "devices")
+                if os.path.basename(os.path.realpath(self.source)) in devices:
+                    return [of_name(name) for name in devices]
+        if self.dev.startswith("0:"):
+            paths = [path for path in self.source.split(":") if path.startswith("/dev/")]
+            found = []
+        else:
+            paths, found = self.option("logdev") + self.option("rtdev"), [self.dev]
+        for path in paths:
+            if os.path.exists(path) and stat.S_ISBLK(os.stat(path).st_mode):
+                found.append(number(os.stat(path).st_rdev))
+            elif not self.dev.startswith("0:"):
+                raise Refused(f"there is no {path}, which {self.path} is on")
+        return found
+
+    def has_journal_elsewhere(self):
+        if self.type != "ext4":
+            return False
+        name = os.path.basename(directory(self.dev))
+        return (read_line("/sys/fs/ext4", name, "journal_task").isdigit() and
+                not any(entry.rpartition("-")[0] == name for entry in names("/proc/fs/jbd2")))
+
+
+def mounts():
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape",
+              newline="\n") as file:
+        return [Mount(line.rstrip("\n")) for line in file]
+
+
+def mount_of(fd):
+    """The mount that a file was opened by."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        ident = next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
+    return next((mount for mount in mounts() if mount.ident == ident), None)
+
+
+def below(dev, found=None):
+    """A device, and all that it lies on, through the file systems with loop devices' files."""
+    found = [] if found is None else found
+    if dev in found:
+        return found
+    found.append(dev)
+    path = directory(dev)
+    for slave in numbers(path, "slaves"):
+        below(slave, found)
+    if is_partition(dev):
+        below(whole(dev), found)
+    file = read_line(path, "loop/backing_file")
+    if file:
+        below_file(file, found)
+    return found
+
+
+def below_file(path, found=None):
+    """The file system that has a file, and all that it lies on, which may be another one."""
+    found = [] if found is None else found
+    try:
+        fd = os.open(path, os.O_PATH)
+    except OSError as error:
+        raise Refused(f"it can't be told what {path} lies on") from error
+    mount = mount_of(fd)
+    os.close(fd)
+    if not mount or mount.dev in found:
+        return found
+    devices = mount.devices()
+    if mount.dev not in devices:
+        found.append(mount.dev)
+    for dev in devices:
+        below(dev, found)
+    under = mount.option("upperdir")
+    if mount.type.startswith("fuse") or mount.type == "ecryptfs":
+        under += [mount.source] * mount.source.startswith("/")
+    for path in under:
+        below_file(path, found)
+    return found
+
+
+def is_on(dev, disks):
+    """Whether all that a device consists of is on some disks."""
+    if dev in disks:
+        return True
+    path = directory(dev)
+    if is_partition(dev):
+        return is_on(whole(dev), disks)
+    slaves = numbers(path, "slaves")
+    # Each has it all, if it is up to date.
+    if read_line(path, "md/level") == "raid1" and \
+            read_line(path, "md/sync_action") in ("idle", "frozen"):
+        slaves = [dev for dev in slaves if "in_sync" in
+                  read_line(path, f"md/dev-{os.path.basename(directory(dev))}", "state")]
+        return any(is_on(dev, disks) for dev in slaves)
+    return bool(slaves) and all(is_on(dev, disks) for dev in slaves)
+
+
+def swaps():
+    try:
+        with open("/proc/swaps", encoding="utf-8", errors="surrogateescape") as file:
+            paths = [Mount.unescape(line.split()[0]) for line in file.readlines()[1:]]
+    except OSError:
+        return []
+    return [path for path in paths if os.path.exists(path)]
+
+
+def open_files(wanted):
+    """Files that other processes have open for writing: the path, if it is `wanted`."""
+    for pid in names("/proc"):
+        if not pid.isdigit() or int(pid) == os.getpid():
+            continue
+        for fd in names("/proc", pid, "fd"):
+            try:
+                path = os.readlink(f"/proc/{pid}/fd/{fd}")
+                if not wanted(path, f"/proc/{pid}/fd/{fd}"):
+                    continue
+            except OSError:
+                continue
+            with_flags = ""
+            try:
+                with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
+                    with_flags = next((line for line in file if line.startswith("flags:")), "")
+            except OSError:
+                continue
+            if with_flags and int(with_flags.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY:
+                yield path, read_line("/proc", pid, "comm")
+
+
+# What is to be backed up, and where.
+
+
+class FileSystem:
+    """A file system that will be frozen."""
+
+    def __init__(self, path):
+        try:
+            self.root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise Refused(f"{path}: {error.strerror}") from error
+        self.mount = mount_of(self.root)
+        if not self.mount or self.mount.path != os.path.realpath(path):
+            raise Refused(f"{path} is not a mount point")
+        if self.mount.type not in SUPPORTED:
+            raise Refused(f"{path} is {self.mount.type}: either it can't be frozen, or it can't be "
+                          "told which devices it has")
+        self.path, self.dev = path, self.mount.dev
+
+    def devices(self):
+        return {self.dev, *self.mount.devices()}
+
+    def check(self, disks, others):
+        devices = self.mount.devices()
+        if not devices:
+            raise Refused(f"{self.path} is not on a block device")
+        for dev in devices:
+            if not is_on(dev, disks):
+                raise Refused(f"{self.path} is on {name_of(dev)}, which is not on "
+                              f"{' or '.join(name_of(disk) for disk in disks)}")
+            for other in others:
+                # What is frozen last is written back by way of what is frozen already.
+                if other is not self and other.devices() & set(below(dev)):
+                    raise Refused(f"{self.path} lies on {other.path}, which would be frozen")
+        if self.mount.has_journal_elsewhere():
+            raise Refused(f"{self.path} has its journal on another device")
+
+
+def check_writers(disk, frozen):
+    """Who could write to a disk meanwhile: nobody but file systems that are frozen."""
+    devices = above(disk)
+    covered = {dev for filesystem in frozen for dev in filesystem.mount.devices()}
+    if is_partition(disk):
+        # What is made of the whole disk may reach into the partition.
+        devices.append(whole(disk))
+        for dev in holders(whole(disk)):
+            devices += [other for other in above(dev) if other not in devices]
+    busy = set()
+    for mount in mounts():
+        for dev in set(mount.devices()) & set(devices):
+            busy.add(dev)
+            if dev not in covered and "ro" not in mount.options:
+                raise Refused(f"{mount.path} is mounted from {name_of(dev)}, and not to be frozen: "
+                              "name it as well, or mount it read-only")
+    for line in swaps():
+        if stat.S_ISBLK(os.stat(line).st_mode) and number(os.stat(line).st_rdev) in devices:
+            raise Refused(f"{line} is in use for swap: have changetrack on the partitions instead")
+    for dev in devices:
+        if dev in busy or dev == whole(disk) != disk or holders(dev) or len(above(dev)) > 1:
+            continue
+        # Mounted elsewhere, or a part of something that is not told.
+        try:
+            os.close(os.open(f"/dev/{name_of(dev)}", os.O_RDONLY | os.O_EXCL))
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise Refused(f"{name_of(dev)} is in use, and not by what is to be frozen") \
+                    from error
+
+    def is_there(path, link):
+        if not path.startswith("/dev/"):
+            return False
+        status = os.stat(link)
+        return stat.S_ISBLK(status.st_mode) and number(status.st_rdev) in devices
+
+    for path, comm in open_files(is_there):
+        raise Refused(f"{path} is open for writing, by {comm}")
+
+
+class Target:
+    """An image, and the file with its state."""
+
+    def __init__(self, path):
+        self.path = path
+        self.real, self.real_state = os.path.realpath(path), os.path.realpath(path + ".state")
+        self.fd = self.state_fd = None
+        self.created = []
+        self.is_device = os.path.exists(self.real) and stat.S_ISBLK(os.stat(self.real).st_mode)
+
+    def check(self, disk, frozen):
+        """Nothing is created before all has been checked."""
+        for path in self.real, self.real_state:
+            if os.path.isdir(path):
+                raise Refused(f"{path} is a directory")
+            if not os.path.exists(path):
+                path = os.path.dirname(path)
+                if not os.path.isdir(path):
+                    raise Refused(f"{path} is not a directory")
+            status = os.stat(path)
+            if path == self.real and self.is_device:
+                lies_on = below(number(status.st_rdev))
+            elif stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+                lies_on = below_file(path)
+            else:
+                raise Refused(f"{path} is not a file")
+            for filesystem in frozen:
+                if filesystem.devices() & set(lies_on):
+                    raise Refused(f"{self.path} lies on {filesystem.path}, which would be frozen")
+            if set(above(disk)) & set(lies_on):
+                raise Refused(f"{self.path} lies on {name_of(disk)}")
+        if os.path.exists(self.real):
+            self.check_use(os.stat(self.real))
+
+    def check_use(self, status):
+        for name in names("/sys/class/block"):
+            file = read_line("/sys/class/block", name, "loop/backing_file")
+            try:
+                if file and os.path.samestat(os.stat(file), status):
+                    raise Refused(f"{self.path} is in use by {name}")
+            except OSError:
+                pass
+        if self.real in swaps():
+            raise Refused(f"{self.path} is in use for swap")
+        for _, comm in open_files(lambda path, _: path == self.real):
+            raise Refused(f"{self.path} is open for writing, by {comm}")
+
+    def create(self, path):
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            self.created.append(path)
+        except FileExistsError:
+            fd = os.open(path, os.O_RDWR)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(fd), os.stat(path)):
+            raise Refused(f"{self.path} is in use")
+        return fd
+
+    def open(self, size):
+        """Opens both, and takes them."""
+        try:
+            # For a device O_EXCL means that nobody else claims it.
+            self.fd = os.open(self.real, os.O_RDWR | os.O_EXCL) if self.is_device else \
+                self.create(self.real)
+            if self.is_device and os.lseek(self.fd, 0, os.SEEK_END) < size:
+                raise Refused(f"{self.path} is smaller than the disk")
+            self.state_fd = self.create(self.real_state)
+            for path in self.created:
+                parent = os.open(os.path.dirname(path), os.O_RDONLY)
+                os.fsync(parent)
+                os.close(parent)
+        except OSError as error:
+            busy = error.errno in (errno.EBUSY, errno.EAGAIN)
+            raise Refused(f"{self.path} is in use" if busy else
+                          f"{error.filename or self.path}: {error.strerror}") from error
+
+    def undo_open(self):
+        for path in self.created:
+            os.unlink(path)
+
+    def identity(self):
+        """Changes if somebody else writes to the image, or another one is in its place.
+
+        Where it is mounted, and how many names it has, does not matter. A block device says
+        how much was written to it; None if not.
+        """
+        status = os.fstat(self.fd)
+        return [status.st_size, status.st_mtime_ns] if not self.is_device else self.written()
+
+    def prepare_identity(self):
+        """Nothing can be looked up later."""
+        self.counters = []
+        if not self.is_device:
+            return
+        dev = number(os.fstat(self.fd).st_rdev)
+        disk = directory(whole(dev))
+        if read_line(disk, "queue/iostats") != "1":
+            return
+        self.of_disk = [read_line("/proc/sys/kernel/random/boot_id"), read_line(disk, "diskseq")]
+        # What is written by way of another partition does not count.
+        paths = [(1, disk)]
+        if is_partition(dev):
+            paths += [(-1, f"{disk}/{part}") for part in names(disk)
+                      if os.path.exists(f"{disk}/{part}/partition")]
+            paths.append((1, directory(dev)))
+        self.counters = [(sign, os.open(f"{path}/stat", os.O_RDONLY)) for sign, path in paths]
+
+    def written(self):
+        if not self.counters:
+            return None
+        total = 0
+        for sign, fd in self.counters:
+            fields = os.pread(fd, 4096, 0).split()
+            # Sectors that were written, and that were discarded.
+            total += sign * (int(fields[6]) + int(fields[13]))
+        return [*self.of_disk, total]
+
+    def read_state(self):
+        try:
+            state = json.loads(os.pread(self.state_fd, CHUNK, 0))
+            fields = "ended", "shift", "size", "image", "unread"
+            return state if state["version"] == 2 and all(name in state for name in fields) else None
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def clear_state(self):
+        os.ftruncate(self.state_fd, 0)
+        os.fsync(self.state_fd)
+
+    def write_state(self, state):
+        data = json.dumps(state).encode()
+        # A part of it is not JSON.
+        if os.pwrite(self.state_fd, data, 0) != len(data):
+            raise Failed(f"{self.real_state}: short write")
+        os.fsync(self.state_fd)
+
+    def write(self, view, at):
+        while view:
+            done = os.pwrite(self.fd, view, at)
+            view, at = view[done:], at + done
+
+    def write_zeroes(self, count, at):
+        if fallocate(self.fd, PUNCH_HOLE | KEEP_SIZE, at, count):
+            self.write(memoryview(ZEROES)[:count], at)
+
+
+class Disk:
+    """A disk with changetrack on it."""
+
+    def __init__(self, name):
+        path = os.path.join("/dev", name)
+        if not os.path.exists(path) or not stat.S_ISBLK(os.stat(path).st_mode):
+            raise Refused(f"{path} is not a block device")
+        self.dev = number(os.stat(path).st_rdev)
+        self.name = name_of(self.dev)
+        tracker = f"{CHANGETRACK}/{os.path.basename(directory(self.dev))}"
+        if not os.path.exists(tracker):
+            raise Refused(f"changetrack is not on {self.name}")
+        try:
+            # Direct: the page cache of the device may be older than what a file system wrote.
+            self.source = os.open(path, os.O_RDONLY | os.O_DIRECT)
+            self.generation = os.open(f"{tracker}/generation", os.O_RDWR)
+            self.bitmap = os.open(f"{tracker}/bitmap", os.O_RDONLY)
+        except OSError as error:
+            raise Refused(f"{error.filename}: {error.strerror}") from error
+        self.size = os.lseek(self.source, 0, os.SEEK_END)
+        block = read_line(directory(whole(self.dev)), "queue/logical_block_size")
+        self.piece = max(PIECE, int(block or 0))
+        self.read_header()
+
+    def read_header(self):
+        magic, version, *fields = HEADER.unpack(os.pread(self.bitmap, HEADER.size, 0))
+        if magic != b"BLKTRACK" or version != 2:
+            raise Refused(f"the bitmap of {self.name} is of another version")
+        return fields
+
+    def switch(self):
+        # What was written by way of the device's own cache has to be on it.
+        os.fsync(self.source)
+        os.pwrite(self.generation, b"switch", 0)
+
+    def changing(self):
+        """How many blocks have been written to since the switch."""
+        for line in os.pread(self.generation, 4096, 0).split(b"\n"):
+            if line.startswith(b"changing "):
+                return int(line.split()[1])
+        raise Failed(f"{self.name}: changetrack does not say what is changing")
+
+    def marked(self, blocks, most, also):
+        """Blocks that are marked, and some others, as first and count."""
+        for first in range(0, blocks, 8 * BITS):
+            count = min(8 * BITS, blocks - first)
+            bits = os.pread(self.bitmap, BITS, HEADER.size + first // 8)
+            for start, more in also:
+                if start < first + count and start + more > first:
+                    bits = bytearray(bits)
+                    for n in range(max(start, first), min(start + more, first + count)):
+                        bits[n - first >> 3] |= 1 << (n - first & 7)
+            if bits == ONES:
+                yield from everything(first, count, most)
+                continue
+            yield from runs((first + n for match in NOT_ZERO.finditer(bits)
+                             for n in range(match.start() * 8, min(match.end() * 8, count))
+                             if bits[n >> 3] >> (n & 7) & 1), most)
+
+
+def merge(found):
+    """Runs of numbers, in order, each number once."""
+    merged = []
+    for first, count in sorted(found):
+        if merged and first <= sum(merged[-1]):
+            merged[-1][1] = max(sum(merged[-1]), first + count) - merged[-1][0]
+        else:
+            merged.append([first, count])
+    return merged
+
+
+def everything(first, count, most):
+    for at in range(first, first + count, most):
+        yield at, min(most, first + count - at)
 
 
 def runs(blocks, most):
@@ -60,86 +612,449 @@ def runs(blocks, most):
         yield first, count
 
 
-def state_of(ident, generation, image):
-    """What the next backup has to find. Nobody else may have changed the image."""
-    stat = os.fstat(image)
-    return {"id": ident, "generation": generation,
-            "image": [stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime_ns]}
+class Copy:
+    """Of one disk to its image, while all is frozen."""
+
+    def __init__(self, disk, target, buffer, progress):
+        self.disk, self.target = disk, target
+        self.buffer, self.progress = buffer, progress
+        self.unread = []
+        self.read = self.done = self.written = 0
+        self.has_holes = False
+
+    def run(self):
+        disk, target = self.disk, self.target
+        header = disk.read_header()
+        shift, blocks, began, ended = header[0], header[1], header[5], header[6]
+        if os.lseek(disk.source, 0, os.SEEK_END) != disk.size or \
+                blocks != (disk.size + (1 << shift) - 1) >> shift:
+            raise Failed(f"{disk.name} has been resized meanwhile")
+        state, identity = target.read_state(), target.identity()
+        known = (not header[4] and state and identity and state["ended"] == began and
+                 state["shift"] == shift and state["size"] == disk.size and
+                 state["image"] == identity)
+        target.clear_state()
+        if not target.is_device:
+            self.has_holes = not os.fstat(target.fd).st_size
+            os.ftruncate(target.fd, disk.size)
+        most = max(CHUNK >> shift, 1)
+        places = disk.marked(blocks, most, state["unread"]) if known else \
+            everything(0, blocks, most)
+        for _ in range(ROUNDS):
+            for first, count in places:
+                self.copy(first << shift, count << shift)
+                self.done += count
+            if self.unread and not self.read and not known:
+                raise Failed(f"nothing of {disk.name} can be read")
+            if disk.read_header() != header:
+                raise Failed(f"somebody else has switched the bitmap of {disk.name} meanwhile")
+            if not disk.changing():
+                break
+            # By somebody whom freezing does not stop.
+            disk.switch()
+            header = disk.read_header()
+            if header[4] or header[5] != ended:
+                raise Failed(f"{disk.name} has changed meanwhile in a way that can't be told")
+            ended = header[6]
+            self.has_holes = False
+            places = disk.marked(blocks, most, [])
+        else:
+            raise Failed(f"{disk.name} is being written to")
+        os.fsync(target.fd)
+        unread = merge(self.unread)
+        of_blocks = merge([at >> shift, ((at + count - 1) >> shift) - (at >> shift) + 1]
+                          for at, count in unread)
+        return {"copied": min(self.done, blocks), "blocks": blocks, "unread": unread,
+                "state": {"version": 2, "ended": ended, "shift": shift, "size": disk.size,
+                          "image": target.identity(), "unread": of_blocks}}
+
+    def copy(self, at, count):
+        count = min(count, self.disk.size - at)
+        try:
+            self.copy_some(at, count)
+        except OSError as error:
+            self.check_error(error)
+            piece = self.disk.piece
+            for some in range(at, at + count, piece):
+                self.copy_piece(some, min(piece, at + count - some))
+
+    def copy_piece(self, at, count):
+        try:
+            self.copy_some(at, count)
+        except OSError as error:
+            self.check_error(error)
+            self.unread = merge([*self.unread, [at, count]])
+            if len(self.unread) > MOST_UNREAD:
+                raise Failed(f"too much of {self.disk.name} could not be read") from error
+
+    def check_error(self, error):
+        # The name is there if it is not the disk.
+        if error.filename or error.errno not in UNREADABLE:
+            raise error
+
+    def copy_some(self, at, count):
+        self.progress[0] = (self.progress[0] + 1) % 256
+        if os.preadv(self.disk.source, [self.buffer[:count]], at) != count:
+            raise Failed(f"{self.disk.name}: short read")
+        self.read += count
+        try:
+            self.write(self.buffer[:count], at)
+            self.written += count
+            if self.written >= SYNC:
+                os.fdatasync(self.target.fd)
+                self.written = 0
+        except OSError as error:
+            error.filename = self.target.path
+            raise
+
+    def write(self, view, at):
+        """Zeroes become holes."""
+        data = bytes(view)
+        zero = [data[n:n + PIECE] == ZEROES[:min(PIECE, len(data) - n)]
+                for n in range(0, len(data), PIECE)]
+        first = 0
+        while first < len(zero):
+            last = first
+            while last < len(zero) and zero[last] == zero[first]:
+                last += 1
+            start, end = first * PIECE, min(last * PIECE, len(data))
+            if not zero[first]:
+                self.target.write(view[start:end], at + start)
+            elif not self.has_holes:
+                self.target.write_zeroes(end - start, at + start)
+            first = last
 
 
-def read_state(path):
+# The three processes.
+
+
+class Freeze:
+    """What is to be frozen. Shared by the processes that may have to thaw."""
+
+    def __init__(self, filesystems):
+        self.filesystems = filesystems
+        # For the guard: each that is frozen, or is about to be.
+        self.begun = mmap.mmap(-1, mmap.PAGESIZE)
+        self.frozen = []
+
+    def freeze(self, beat):
+        """Returns why not, if so."""
+        for n, filesystem in enumerate(self.filesystems):
+            beat()
+            self.begun[n] = 1
+            try:
+                fcntl.ioctl(filesystem.root, FIFREEZE, 0)
+            except OSError as error:
+                self.begun[n] = 0
+                busy = error.errno == errno.EBUSY
+                return f"cannot freeze {filesystem.path}: " + \
+                    ("somebody else has frozen it" if busy else error.strerror)
+            self.frozen.append(filesystem)
+        return ""
+
+    def thaw(self):
+        """Thaws what this process has frozen. Returns what was wrong with that."""
+        why = ""
+        while self.frozen:
+            filesystem = self.frozen.pop()
+            try:
+                fcntl.ioctl(filesystem.root, FITHAW, 0)
+            except OSError as error:
+                why = "somebody else has thawed meanwhile" if error.errno == errno.EINVAL else \
+                    f"cannot thaw {filesystem.path}: {error.strerror}"
+        return why
+
+    def thaw_begun(self):
+        """Thaws in place of the one who froze."""
+        self.frozen = [filesystem for n, filesystem in enumerate(self.filesystems)
+                       if self.begun[n]]
+        self.thaw()
+
+
+def fork(oom_score_adj, work):
+    """A process of its own, which never returns."""
+    child = os.fork()
+    if child:
+        return child
     try:
-        with open(path, encoding="ascii") as file:
-            return json.load(file)
-    except (FileNotFoundError, ValueError):
-        return None
+        # Not that of a terminal, or of who kills all of a job.
+        os.setsid()
+        set_oom_score_adj(oom_score_adj)
+        work()
+    finally:
+        os._exit(1)
 
 
-def write_state(path, state):
-    """All of it or nothing, also if the power fails."""
-    with open(path + ".new", "w", encoding="ascii") as file:
-        json.dump(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(path + ".new", path)
-    directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
+def set_oom_score_adj(value):
+    """Who goes first when memory is short. A container may not say so."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(value)
+    except OSError:
+        pass
 
 
-def backup(disk, image):
-    tracker = f"/sys/kernel/debug/changetrack/{disk}"
-    # Direct: the page cache of the device may be older than what a file system wrote.
-    source = os.open(f"/dev/{disk}", os.O_RDONLY | os.O_DIRECT)
-    # And what was written by way of it has to be on the device.
-    os.fsync(source)
-    size = os.lseek(source, 0, os.SEEK_END)
+class Backup:
+    """The process that freezes and thaws."""
 
-    with open(f"{tracker}/generation", "w", encoding="ascii") as file:
-        file.write("switch")
-    # What is marked from now on is what changes after this copy.
-    header, changed = read_bitmap(f"{tracker}/bitmap")
-    shift, blocks, ident, generation, everything = header
-    if blocks != (size + (1 << shift) - 1) >> shift:
-        sys.exit(f"{disk} has been resized meanwhile")
+    def __init__(self, pairs, filesystems, options):
+        self.pairs, self.freeze = pairs, Freeze(filesystems)
+        self.stalled_after, self.max_frozen = options.stalled_after, options.max_frozen
+        # What nohup and scripts have ignored stays so.
+        self.ending = {number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP,
+                                             signal.SIGQUIT)
+                       if signal.getsignal(number) != signal.SIG_IGN}
+        # For the two processes, not on the heap: aligned, and shared.
+        self.buffer = memoryview(mmap.mmap(-1, CHUNK))
+        self.progress = mmap.mmap(-1, mmap.PAGESIZE)
+        self.why = ""
+        self.said = b""
 
-    target = os.open(image, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    last = state_of(ident, generation - 1, target)
-    if everything or last["image"][-2] != size or read_state(image + ".state") != last:
-        changed = range(blocks)
-        os.ftruncate(target, size)
-    if os.path.exists(image + ".state"):
-        os.unlink(image + ".state")
+    def guard(self, alive):
+        """The process that thaws if the one that should does not."""
+        poll = select.poll()
+        poll.register(alive, select.POLLIN)
+        timeout = None
+        # Before the first byte nothing is frozen.
+        while poll.poll(timeout):
+            said = os.read(alive, 4096)
+            if said.endswith(b"t"):
+                os._exit(0)
+            if not said:
+                break
+            timeout = (self.stalled_after + 5) * 1000
+        self.freeze.thaw_begun()
+        os._exit(1)
 
-    memory = memoryview(mmap.mmap(-1, CHUNK))
-    for first, count in runs(changed, CHUNK >> shift):
-        length = min(count << shift, size - (first << shift))
-        if os.preadv(source, [memory[:count << shift]], first << shift) != length:
-            sys.exit("short read")
-        if os.pwrite(target, memory[:length], first << shift) != length:
-            sys.exit("short write")
-    os.fsync(target)
-    write_state(image + ".state", state_of(ident, generation, target))
-    print(f"copied {len(changed)} of {blocks} blocks")
+    def copy(self, start, result):
+        """The process that copies, once something comes out of a pipe."""
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # A dump of its memory would go to what is frozen.
+        libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        # What is printed by mistake goes there as well.
+        os.dup2(result, 1)
+        os.dup2(result, 2)
+        if not os.read(start, 1):
+            return
+        try:
+            for disk, _ in self.pairs:
+                disk.switch()
+            said = {"done": [Copy(*pair, self.buffer, self.progress).run() for pair in self.pairs]}
+        except (Failed, Refused) as error:
+            said = {"failed": str(error)}
+        except OSError as error:
+            said = {"failed": f"{error.filename or 'copying'}: {error.strerror}"}
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            # Not with a traceback: that looks for source files.
+            said = {"failed": f"{type(error).__name__}: {error}"}
+        data = json.dumps(said).encode()
+        while data:
+            data = data[os.write(result, data):]
+        os._exit(0)
+
+    def run(self):
+        """Returns what the copy said."""
+        refused = False
+        wait_start, start = os.pipe()
+        result, give_result = os.pipe()
+        alive, stay_alive = os.pipe()
+        poll = select.poll()
+        poll.register(result, select.POLLIN)
+        # Nothing but SIGKILL ends this process from here on.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        # If it was ignored, those that end could not be waited for.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+        def guard():
+            for fd in wait_start, start, result, give_result, stay_alive:
+                os.close(fd)
+            self.guard(alive)
+
+        def copy():
+            for fd in start, result, alive, stay_alive:
+                os.close(fd)
+            self.copy(wait_start, give_result)
+
+        processes = [fork("-1000", guard), fork("1000", copy)]
+        for fd in wait_start, give_result, alive:
+            os.close(fd)
+        score = read_line("/proc/self/oom_score_adj")
+        set_oom_score_adj("-1000")
+        # As much as possible while others can still write.
+        for filesystem in self.freeze.filesystems * 2:
+            libc.syncfs(filesystem.root)
+
+        def beat():
+            os.write(stay_alive, b".")
+
+        try:
+            self.why = self.freeze.freeze(beat)
+            refused = bool(self.why)
+            if not self.why and not self.ended_by_signal():
+                self.wait(start, poll, result, beat)
+        except BrokenPipeError:
+            self.why = "the guard has died"
+        finally:
+            if self.why:
+                self.kill(processes[1])
+            # Whatever the others wait for, and whatever they died of.
+            thawed = self.freeze.thaw()
+        try:
+            os.write(stay_alive, b"t")
+        except BrokenPipeError:
+            pass
+        os.close(start)
+        ended = [os.waitpid(process, 0)[1] for process in processes]
+        set_oom_score_adj(score)
+        if self.why:
+            raise (Refused if refused else Failed)(self.why)
+        if os.WIFSIGNALED(ended[1]):
+            raise Failed(f"the copy was ended by signal {os.WTERMSIG(ended[1])}")
+        if thawed or ended[0]:
+            raise Failed(thawed or "the freeze was not guarded")
+        try:
+            said = json.loads(self.said)
+        except ValueError as error:
+            raise Failed(self.said.decode(errors="replace") or "the copy ended") from error
+        if "failed" in said:
+            raise Failed(said["failed"])
+        return said["done"]
+
+    @staticmethod
+    def kill(process):
+        try:
+            os.kill(process, signal.SIGKILL)
+        except OSError:
+            pass
+
+    def ended_by_signal(self):
+        info = signal.sigtimedwait(self.ending, 0)
+        if info:
+            self.why = f"ended by {signal.Signals(info.si_signo).name}"
+        return bool(info)
+
+    def wait(self, start, poll, result, beat):
+        """Until the copy has said how it went, or has died, or waits for too long."""
+        began = since = time.monotonic()
+        last = -1
+        try:
+            os.write(start, b"x")
+        except BrokenPipeError:
+            # It has died meanwhile, which is seen next.
+            pass
+        while not self.ended_by_signal():
+            beat()
+            if poll.poll(200):
+                data = os.read(result, 65536)
+                if not data:
+                    return
+                self.said += data
+            now = time.monotonic()
+            if self.progress[0] != last:
+                last, since = self.progress[0], now
+            elif now - since > self.stalled_after:
+                self.why = f"no progress for {self.stalled_after} seconds"
+                return
+            if self.max_frozen and now - began > self.max_frozen:
+                self.why = f"it took longer than {self.max_frozen} seconds"
+                return
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n", maxsplit=1)[0],
+        epilog="See the head of this file for what it does, and its exit status.")
+    parser.add_argument("-m", "--mount", action="append", default=[], metavar="MOUNT",
+                        help="mount point of a file system on DISK, to be frozen; for several "
+                        "file systems several times")
+    parser.add_argument("--quiescent", action="store_true",
+                        help="nobody writes to any DISK, though that cannot be seen: do not look "
+                        "for mounted file systems and other users")
+    parser.add_argument("--stalled-after", type=int, default=60, metavar="SECONDS",
+                        help="give up, and thaw, if nothing goes on for so long (60)")
+    parser.add_argument("--max-frozen", type=int, default=0, metavar="SECONDS",
+                        help="give up, and thaw, after so long")
+    parser.add_argument("pair", nargs="+", metavar="DISK IMAGE",
+                        help="a disk with changetrack attached, such as vda1, and a file or block "
+                        "device for its copy; for several disks several of both")
+    options = parser.parse_args()
+    if len(options.pair) % 2:
+        parser.error("each DISK needs an IMAGE")
+    if options.quiescent and options.mount:
+        parser.error("--quiescent is for those who have frozen MOUNT themselves")
+    return options
+
+
+def prepare(options):
+    """All that can be wrong is found here; what has to be open is."""
+    filesystems = [FileSystem(path) for path in options.mount]
+    disks = [Disk(name.removeprefix("/dev/")) for name in options.pair[::2]]
+    targets = [Target(path) for path in options.pair[1::2]]
+    if len({disk.dev for disk in disks}) < len(disks):
+        raise Refused("a DISK is named twice")
+    paths = [path for target in targets for path in (target.real, target.real_state)]
+    files = [(status.st_dev, status.st_ino) for status in map(os.stat, filter(os.path.exists, paths))]
+    if len(set(paths)) < len(paths) or len(set(files)) < len(files):
+        raise Refused("an IMAGE, or its state, is named twice")
+    if len({filesystem.dev for filesystem in filesystems}) < len(filesystems):
+        raise Refused("a file system is named twice")
+    for filesystem in filesystems:
+        filesystem.check([disk.dev for disk in disks], filesystems)
+    for disk, target in zip(disks, targets):
+        if not options.quiescent:
+            check_writers(disk.dev, filesystems)
+        for other in disks:
+            target.check(other.dev, filesystems)
+    try:
+        for disk, target in zip(disks, targets):
+            target.open(disk.size)
+            target.prepare_identity()
+    except BaseException:
+        undo(targets)
+        raise
+    return list(zip(disks, targets)), filesystems
+
+
+def undo(targets):
+    for target in targets:
+        target.undo_open()
+
+
+def complain(*text):
+    print("backup.py:", *text, file=sys.stderr)
 
 
 def main():
-    disk, image, *mount = sys.argv[1:]
-    if not mount:
-        return backup(disk, image)
-    if os.stat(os.path.dirname(os.path.abspath(image))).st_dev == os.stat(mount[0]).st_dev:
-        sys.exit(f"{image} is in the file system that would be frozen")
-    # Whatever ends this, it ends the freeze as well.
-    for number in signal.SIGTERM, signal.SIGHUP:
-        signal.signal(number, lambda *_: sys.exit("ended by a signal"))
-    root = os.open(mount[0], os.O_RDONLY)
-    fcntl.ioctl(root, FIFREEZE, 0)
+    options = arguments()
     try:
-        return backup(disk, image)
-    finally:
-        fcntl.ioctl(root, FITHAW, 0)
+        pairs, filesystems = prepare(options)
+    except Refused as error:
+        complain(error)
+        return 2
+    except (OSError, ValueError, struct.error, RecursionError, KeyboardInterrupt) as error:
+        complain(f"refused: {type(error).__name__} {error}")
+        return 2
+    try:
+        results = Backup(pairs, filesystems, options).run()
+        for (_, target), result in zip(pairs, results):
+            target.write_state(result["state"])
+    except Refused as error:
+        undo([target for _, target in pairs])
+        complain(error)
+        return 2
+    except (Failed, OSError) as error:
+        complain(error)
+        return 1
+    ret = 0
+    for (disk, _), result in zip(pairs, results):
+        for at, count in result["unread"]:
+            complain(f"{disk.name}: sectors {at // 512} to {(at + count) // 512 - 1} "
+                     "cannot be read")
+            ret = 3
+        print(f"{disk.name}: copied {result['copied']} of {result['blocks']} blocks")
+    return ret
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

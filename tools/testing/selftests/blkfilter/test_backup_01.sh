@@ -188,7 +188,7 @@ copy() {
 	[ $kind = raw ] || fsfreeze -f "$mnt"
 	# MD writes its superblock a little later, whether frozen or not.
 	[ $TRACKED = $TOP ] || quiet $TRACKED
-	"$DIR"/backup.py $TRACKED "$TMP/img" > "$TMP/said" &&
+	"$DIR"/backup.py --quiescent $TRACKED "$TMP/img" > "$TMP/said" &&
 		dd if=/dev/$TRACKED of="$TMP/dev" bs=1M iflag=direct conv=sparse status=none &&
 		cmp "$TMP/dev" "$TMP/img"
 	ret=$?
@@ -197,7 +197,7 @@ copy() {
 	return $ret
 }
 copied_all() {
-	[[ $(cat "$TMP/said") =~ ^copied\ ([0-9]+)\ of\ ([0-9]+) ]] &&
+	[[ $(cat "$TMP/said") =~ copied\ ([0-9]+)\ of\ ([0-9]+) ]] &&
 		[ "${BASH_REMATCH[1]}" = "${BASH_REMATCH[2]}" ]
 }
 # What the filter marked is what changed, and perhaps more.

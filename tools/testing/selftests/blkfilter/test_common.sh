@@ -293,6 +293,7 @@ write_fails() {
 	EFBIG) msg="File too large" ;;
 	EOPNOTSUPP) msg="Operation not supported" ;;
 	EALREADY) msg="Operation already in progress" ;;
+	ENOMEM) msg="Cannot allocate memory" ;;
 	ELOOP) msg="Too many levels of symbolic links" ;;
 	EDOM) msg="Numerical argument out of domain" ;;
 	esac

@@ -6,7 +6,7 @@
 . "$(dirname "$0")"/test_common.sh
 
 tracker=/sys/kernel/debug/changetrack
-plan 43
+plan 57
 load rust_blk_changetrack
 DEVS+=("rmmod rust_blk_changetrack")
 load_test_filter
@@ -16,6 +16,9 @@ field() {	# device field
 }
 switch() {	# device
 	echo switch > $tracker/"$1"/generation
+}
+why() {	# device
+	sed -n 's/^why //p' $tracker/"$1"/generation
 }
 # The blocks that the last switch found changed, in hexadecimal bytes.
 bits() {	# device
@@ -31,6 +34,7 @@ for granularity in 0 2048 2M 65537 64KB K 4194304K; do
 done
 check "C29: exact=x is EINVAL" write_fails EINVAL $DEV "changetrack exact=x"
 check "C29: attach" attach $DEV "changetrack granularity=1M"
+check "why: before the first switch" eq "$(why $DEV)" first
 check "before a switch everything may have changed" eq "$(bits $DEV)" ffffffffffffffff
 check "a request that is not one is EINVAL" \
 	fails_with "Invalid argument" bash -c "echo sw > $tracker/$DEV/generation"
@@ -126,6 +130,7 @@ attach $DEV changetrack
 quiet $DEV
 switch $DEV
 check "all is known" eq "$(field $DEV everything)" 0
+check "why: for no reason" eq "$(why $DEV)" -
 truncate -s 128M "$TMP/loop.img"
 losetup -c /dev/$DEV
 check "C20: after a resize nothing is" eq "$(field $DEV everything)" 1
@@ -133,6 +138,13 @@ switch $DEV
 check "C20: also after a switch" eq "$(field $DEV everything)" 1
 check "C20: there are as many blocks as now" eq "$(field $DEV blocks)" 2048
 check "C20: all of them marked" eq "$(bits $DEV)" "$(printf 'f%.0s' {1..512})"
+check "why: it was resized" eq "$(why $DEV)" resized
+dwrite $DEV 65536 1 3
+dwrite $DEV 65536 2 1500
+switch $DEV
+check "C20: the next switch knows what changed" eq "$(field $DEV everything)" 0
+check "C20: also beyond the old end" eq "$(bits $DEV)" \
+	"08$(printf '0%.0s' {1..372})30$(printf '0%.0s' {1..136})"
 truncate -s 64M "$TMP/loop.img"
 losetup -c /dev/$DEV
 switch $DEV
@@ -146,6 +158,64 @@ check "C20: so it is when the size is set to what it was" eq "$(field $DEV every
 switch $DEV
 check "C20: until the next switch, too" eq "$(field $DEV everything)" 0
 detach $DEV
+
+# One that has no size yet, and grows then, and again and again.
+loop=$(losetup -f)
+DEV=${loop#/dev/}
+attach $DEV "changetrack granularity=4K" || bail "cannot attach to $DEV"
+truncate -s 1M "$TMP/loop.img"
+losetup $loop "$TMP/loop.img"
+DEVS+=("losetup -d $loop")
+udevadm settle
+switch $DEV
+check "C20: attached without a size: nothing is known" eq "$(why $DEV)" resized
+dwrite $DEV 4096 1 255
+switch $DEV
+check "C20: attached without a size: the next switch knows" \
+	eq "$(why $DEV) $(field $DEV changed) $(field $DEV blocks)" "- 1 256"
+wrong=0
+for ((i = 1; i <= 20; i++)); do
+	truncate -s $((1 << i))M "$TMP/loop.img"
+	losetup -c $loop
+	udevadm settle
+	switch $DEV
+	[ "$(why $DEV)" = resized ] || ((wrong++))
+	dwrite $DEV 4096 1 $(((256 << i) - 1))
+	switch $DEV
+	[ "$(why $DEV) $(field $DEV changed)" = "- 1" ] || ((wrong++))
+done
+check "C20: it grows to a million times its size" eq $wrong 0
+detach $DEV
+losetup -d $loop
+rm "$TMP/loop.img"
+
+# Generations that follow each other, and cannot be taken for others.
+new_nullb size=8
+attach $DEV changetrack
+udevadm settle
+check "generation: it begins with the attachment" eq "$(field $DEV began)" "$(field $DEV ended)"
+seen=$(field $DEV ended) wrong=0
+for ((i = 0; i < 50; i++)); do
+	last=$(field $DEV ended)
+	switch $DEV
+	[ "$(field $DEV began)" = "$last" ] || ((wrong++))
+	seen+=$'\n'$(field $DEV ended)
+done
+check "generation: each begins where the last one ended" eq $wrong 0
+check "generation: no number comes again" eq "$(sort -u <<< "$seen" | wc -l)" 51
+check "generation: the bitmap has them, too" eq \
+	"$(od -An -v -t x8 -j 48 -N 16 $tracker/$DEV/bitmap | tr -s ' ')" \
+	" $(field $DEV began | cut -c3-) $(field $DEV ended | cut -c3-)"
+detach $DEV
+
+# There is no memory for two bitmaps of 1 GiB; nobody is killed for them.
+[ "$(awk '/^MemTotal/ { print $2 }' /proc/meminfo)" -lt $((2200 << 10)) ] ||
+	bail "this test needs a machine with little memory"
+new_nullb memory_backed=0 size=$((32 << 20))
+kills=$(grep ^oom_kill /proc/vmstat)
+check "C29: no memory for the bitmaps of a huge disk is ENOMEM" \
+	write_fails ENOMEM $DEV "changetrack granularity=4K"
+check "C29: nobody is killed for that" eq "$(grep ^oom_kill /proc/vmstat)" "$kills"
 
 # No bit is lost to switches: each block is written once, and is in some generation.
 new_nullb size=64
