@@ -12,9 +12,9 @@
  * off and goes on with what was there before.  So chains of bios with hooks complete on
  * as much stack as those without.
  *
- * A hook that is free lies on a list of the CPU that freed it, and keeps its reference
- * there.  Only that CPU touches the list, with interrupts off, which is an RCU read
- * section.  When the filter is cut loose from its device core->hook_caches becomes
+ * Most hooks that are free lie on a list of the CPU that freed them, and keep their
+ * references there.  Only that CPU changes the list, with interrupts off, which is an RCU
+ * read section.  When the filter is cut loose from its device core->hook_caches becomes
  * NULL, and after a grace period the lists are emptied.
  */
 #include <linux/blk-filter.h>
@@ -53,7 +53,7 @@ int blk_filter_create_hooks(struct bdev_filter_core *core)
 	return core->hook_pool && core->hook_caches ? 0 : -ENOMEM;
 }
 
-/* Also after blk_filter_create_hooks() failed. */
+/* Also after blk_filter_create_hooks() failed, or was not called. */
 void blk_filter_destroy_hooks(struct bdev_filter_core *core)
 {
 	free_percpu(core->hook_caches);
@@ -69,7 +69,7 @@ static void bdev_filter_destroy_armed(struct bdev_filter_armed *armed)
 }
 
 /*
- * Put the references of the hooks that are free, a grace period after they were
+ * Put the references of the hooks on the lists, a grace period after @caches was
  * core->hook_caches.  The caller has a reference of its own.
  */
 void blk_filter_drain_hooks(struct bdev_filter_cache __percpu *caches)
@@ -88,8 +88,11 @@ void blk_filter_drain_hooks(struct bdev_filter_cache __percpu *caches)
 	free_percpu(caches);
 }
 
-/* References but those of hooks that are free.  For people: it may change meanwhile. */
-unsigned int blk_filter_in_use(struct bdev_filter_core *core)
+/*
+ * References but those of hooks that are free.  For people: it may change meanwhile, and
+ * while the lists are being emptied it counts what is on them.
+ */
+int blk_filter_in_use(struct bdev_filter_core *core)
 {
 	struct bdev_filter_cache __percpu *caches;
 	int refs = refcount_read(&core->refs);
@@ -101,8 +104,7 @@ unsigned int blk_filter_in_use(struct bdev_filter_core *core)
 		for_each_possible_cpu(cpu)
 			refs -= data_race(per_cpu_ptr(caches, cpu)->nr);
 	rcu_read_unlock();
-	/* The slot has one. */
-	return max(refs, 1);
+	return refs;
 }
 
 static __always_inline struct bdev_filter_armed *

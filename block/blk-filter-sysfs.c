@@ -391,7 +391,7 @@ static ssize_t blk_filter_stat_show(struct device *dev,
 			seen += per_cpu_ptr(core->pcpu, cpu)->seen;
 			taken += per_cpu_ptr(core->pcpu, cpu)->taken;
 		}
-		in_flight = blk_filter_in_use(core) - 1;
+		in_flight = max(blk_filter_in_use(core) - 1, 0);
 	}
 	rcu_read_unlock();
 	return sysfs_emit(buf, "%lu %lu %u\n", seen, taken, in_flight);

@@ -1184,7 +1184,8 @@ static void test_make_zoned(struct kunit *test)
 static void test_zone_ops(struct kunit *test)
 {
 	static const enum req_op zone_ops[] = {
-		REQ_OP_WRITE, REQ_OP_ZONE_RESET, REQ_OP_ZONE_FINISH, REQ_OP_ZONE_APPEND,
+		REQ_OP_WRITE, REQ_OP_ZONE_APPEND, REQ_OP_ZONE_OPEN, REQ_OP_ZONE_CLOSE,
+		REQ_OP_ZONE_FINISH, REQ_OP_ZONE_RESET, REQ_OP_ZONE_RESET_ALL,
 	};
 	struct bdev_filter_operations filter_ops = ops("kunit");
 	struct bdev_filter flt = { .ops = &filter_ops };

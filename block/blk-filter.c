@@ -16,7 +16,8 @@
  *
  * core->refs counts what keeps a filter working: the slot, each bio it took, each
  * hook, and submitters that wait for it.  Taking is a plain increment: it happens
- * inside ->submit_bio, where the slot's reference is there.  The last put queues
+ * inside ->submit_bio, where the slot's reference is there, or on behalf of a bio that
+ * was taken.  The last put queues
  * release_work, never releases in place, as the put may come from a completion in
  * interrupt context.  The release ends the filter's own workqueues, so that no method
  * runs, and drops the module reference that attach took: the core does that, so no
@@ -123,6 +124,9 @@
 /* Submitters wait while more of their bios are queued: some queues' worth of them. */
 #define BDEV_FILTER_MAX_QUEUED	1024
 
+/* How many bios are submitted for each of them that is woken. */
+#define BDEV_FILTER_WAKE	64
+
 /* Control groups that are kept apart; those beyond share a lane with others. */
 #define BDEV_FILTER_MAX_LANES	32
 
@@ -195,7 +199,7 @@ bdev_filter_lane_at(struct bdev_filter_core *core, unsigned int index)
 	return found;
 }
 
-/* Where a submitter has to wait, if it has to. */
+/* Where a submitter has to wait, if it has to; bdev_filter_throttle() undoes this. */
 static struct bdev_filter_lane *
 bdev_filter_full_lane(struct bdev_filter_core *core, struct blkcg_gq *blkg)
 {
@@ -211,6 +215,8 @@ bdev_filter_full_lane(struct bdev_filter_core *core, struct blkcg_gq *blkg)
 		lane = bdev_filter_lane_of(core, bdev_filter_group(blkg));
 	if (lane->nr <= BDEV_FILTER_MAX_QUEUED)
 		lane = NULL;
+	else
+		lane->waiters++;
 	spin_unlock_irqrestore(&core->lock, flags);
 	return lane;
 }
@@ -219,13 +225,16 @@ bdev_filter_full_lane(struct bdev_filter_core *core, struct blkcg_gq *blkg)
 static void bdev_filter_throttle(struct bdev_filter_lane *lane)
 {
 	/* Not who brings others' bios on their way, or these. */
-	if (current_is_workqueue_rescuer() || blk_throtl_is_dispatching() ||
-	    current_work() == &lane->core->process_lane.work)
-		return;
-	(void)___wait_event(lane->wait,
-			    READ_ONCE(lane->nr) <= BDEV_FILTER_MAX_QUEUED,
-			    TASK_UNINTERRUPTIBLE, 1, 0, io_schedule());
-	wake_up(&lane->wait);
+	if (!current_is_workqueue_rescuer() && !blk_throtl_is_dispatching() &&
+	    current_work() != &lane->core->process_lane.work) {
+		(void)___wait_event(lane->wait,
+				    READ_ONCE(lane->nr) <= BDEV_FILTER_MAX_QUEUED,
+				    TASK_UNINTERRUPTIBLE, 1, 0, io_schedule());
+		wake_up(&lane->wait);
+	}
+	spin_lock_irq(&lane->core->lock);
+	lane->waiters--;
+	spin_unlock_irq(&lane->core->lock);
 }
 
 /*
@@ -291,7 +300,10 @@ bdev_filter_call_all(struct block_device *bdev, struct bio *bio)
 	struct bdev_filter_core *core;
 
 	bio_set_flag(bio, BIO_FILTERED);
-	/* preempt_disable() costs less, but a sleep, by mistake, would end that read section. */
+	/*
+	 * preempt_disable() costs less, but on PREEMPT_RT a filter may take a spinlock.  And
+	 * with PREEMPT_RCU a filter that sleeps, which is a mistake, stays where it is.
+	 */
 	rcu_read_lock();
 	blk_filter_enter();
 	if (bdev_is_partition(bdev)) {
@@ -614,31 +626,31 @@ static struct bio *bdev_filter_pop(struct bdev_filter_core *core,
 	if (bio) {
 		WRITE_ONCE(core->queued, core->queued - 1);
 		WRITE_ONCE(lane->nr, lane->nr - 1);
-		/*
-		 * A submitter sees the number, or it is seen here.  Who went to sleep
-		 * before this wakes the next.
-		 */
-		if (lane->nr == BDEV_FILTER_MAX_QUEUED && wq_has_sleeper(&lane->wait))
+	}
+	/*
+	 * A submitter sees the number, or it is seen here.  Who is woken wakes the next, but
+	 * may take a while to run: so several are, and all when nothing is left.
+	 */
+	if ((!bio || lane->nr % BDEV_FILTER_WAKE == BDEV_FILTER_WAKE - 1) &&
+	    lane->nr <= BDEV_FILTER_MAX_QUEUED && wq_has_sleeper(&lane->wait)) {
+		if (bio)
 			wake_up(&lane->wait);
+		else
+			wake_up_all(&lane->wait);
 	}
 	return bio;
 }
 
 /*
- * The bios of a lane that are submitted in one run may be merged.  Most of the time there is
- * one only, which is on its way sooner without a plug.
+ * Bios that wait in a lane may be merged with the one that is next.  Most of the time none
+ * does, and that one is on its way sooner without a plug.  To be ended by blk_finish_plug(),
+ * whether it was started or not.
  */
 static void bdev_filter_plug(struct bdev_filter_lane *lane,
 			     struct blk_plug *plug)
 {
-	if (READ_ONCE(lane->nr) && !current->plug)
+	if (READ_ONCE(lane->nr))
 		blk_start_plug(plug);
-}
-
-static void bdev_filter_unplug(struct blk_plug *plug)
-{
-	if (current->plug)
-		blk_finish_plug(plug);
 }
 
 static void bdev_filter_push(struct bdev_filter_core *core,
@@ -678,7 +690,7 @@ static void bdev_filter_lane_work(struct work_struct *work)
 			break;
 		}
 	}
-	bdev_filter_unplug(&plug);
+	blk_finish_plug(&plug);
 	memalloc_noio_restore(memflags);
 }
 
@@ -706,10 +718,8 @@ bdev_filter_get_lane(struct bdev_filter_core *core, const void *group)
 
 	if (!group || lane != &core->lane)
 		return lane;
-	/* Who waits there was woken, but looks at it as one of the old group once more. */
 	list_for_each_entry(idle, &core->lanes, entry)
-		if (!idle->running && !idle->nr &&
-		    list_empty(&idle->wait.head))
+		if (!idle->running && !idle->nr && !idle->waiters)
 			goto found;
 	if (core->nr_lanes == BDEV_FILTER_MAX_LANES)
 		return lane;
@@ -886,7 +896,7 @@ static void bdev_filter_process_work(struct work_struct *work)
 		WRITE_ONCE(core->processing, NULL);
 		blk_filter_flush_processed(core);
 	}
-	bdev_filter_unplug(&plug);
+	blk_finish_plug(&plug);
 	memalloc_noio_restore(memflags);
 }
 
@@ -1435,7 +1445,7 @@ static struct file *bdev_filter_open(struct bdev_filter_core *core)
 static void bdev_filter_wait_and_tell(struct bdev_filter_core *core)
 {
 	if (!wait_for_completion_timeout(&core->released, BDEV_FILTER_WAIT))
-		pr_warn("%s: %s was removed and waits for %u bios\n",
+		pr_warn("%s: %s was removed and waits for %d bios\n",
 			core->flt->dev_name, core->flt->name,
 			blk_filter_in_use(core));
 }
@@ -1503,7 +1513,7 @@ int bdev_filter_wait_released(struct bdev_filter_core *core, bool killable)
 		if (ret < 0)
 			return -EINTR;
 		if (!told)
-			pr_warn("%s: detach of %s waits for %u bios\n",
+			pr_warn("%s: detach of %s waits for %d bios\n",
 				core->flt->dev_name, core->flt->name,
 				blk_filter_in_use(core));
 		told = true;

@@ -36,6 +36,7 @@ struct bdev_filter_lane {
 	bool running;
 	struct bio_list bios;
 	unsigned int nr;
+	unsigned int waiters;
 	struct wait_queue_head wait;
 	struct workqueue_struct *wq;
 	struct work_struct work;
@@ -122,7 +123,7 @@ void blk_filter_detach_module(struct module *module);
 int blk_filter_create_hooks(struct bdev_filter_core *core);
 void blk_filter_destroy_hooks(struct bdev_filter_core *core);
 void blk_filter_drain_hooks(struct bdev_filter_cache __percpu *caches);
-unsigned int blk_filter_in_use(struct bdev_filter_core *core);
+int blk_filter_in_use(struct bdev_filter_core *core);
 bool blk_filter_segments_aligned(struct block_device *bdev, struct bio *bio);
 void blk_filter_flush_processed(struct bdev_filter_core *core);
 bool blk_filter_check_bio(struct bio *bio);

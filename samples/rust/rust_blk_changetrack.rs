@@ -19,8 +19,8 @@
 //! for reading. Switching clears the latter, makes writers use it, and waits until no writer can be
 //! setting a bit in the other any more: all of them are in an RCU read section.
 //!
-//! When the device has grown, the next switch makes both bitmaps longer. They never move, as
-//! writers may be looking at them.
+//! When the device has grown, who reads one of the files makes both bitmaps longer. They never
+//! move, as writers may be looking at them.
 //!
 //! A write that is on its way at a switch has marked its blocks in the generation that ends. With
 //! `exact=1` it marks them in the one that then goes on as well, when it completes. That needs a
@@ -131,9 +131,11 @@ impl Drop for Name {
 /// Bits of some blocks that follow each other.
 type Words = KVVec<Atomic<u64>>;
 
+/// More is not allocated in one piece.
+const MOST_WORDS: usize = i32::MAX as usize / size_of::<u64>();
+
 fn new_words(words: usize) -> Result<Words> {
-    // More is not allocated in one piece.
-    if words > i32::MAX as usize / size_of::<u64>() {
+    if words > MOST_WORDS {
         return Err(EFBIG);
     }
     // Many megabytes for a huge disk: nobody is to be killed for them.
@@ -145,20 +147,24 @@ fn new_words(words: usize) -> Result<Words> {
     Ok(bits)
 }
 
-/// How often a bitmap can become longer. Each time it is by a quarter at least.
+/// How often a bitmap can become longer. Each time it is by a quarter, if there is that much.
 const MORE: usize = 32;
 
 /// One bit a block.
 struct Bitmap {
     first: Words,
-    more: [SetOnce<Words>; MORE],
+    more: KVec<SetOnce<Words>>,
 }
 
 impl Bitmap {
     fn new(words: usize) -> Result<Self> {
+        let mut more = KVec::with_capacity(MORE, GFP_KERNEL)?;
+        for _ in 0..MORE {
+            more.push(SetOnce::new(), GFP_KERNEL)?;
+        }
         Ok(Self {
             first: new_words(words)?,
-            more: [const { SetOnce::new() }; MORE],
+            more,
         })
     }
 
@@ -196,14 +202,17 @@ impl Bitmap {
 
     /// Has at least so many words after this. To be called by one at a time.
     fn grow(&self, words: usize) -> Result {
-        let len = self.len();
-        if words <= len {
-            return Ok(());
+        loop {
+            let len = self.len();
+            if words <= len {
+                return Ok(());
+            }
+            let needed = (words - len).min(MOST_WORDS);
+            let more = needed.max(len / 4).min(MOST_WORDS);
+            let piece = new_words(more).or_else(|_| new_words(needed))?;
+            let next = self.more.iter().find(|more| more.as_ref().is_none());
+            next.ok_or(EFBIG)?.populate(piece);
         }
-        let next = self.more.iter().find(|more| more.as_ref().is_none());
-        next.ok_or(EFBIG)?
-            .populate(new_words((words - len).max(len / 4))?);
-        Ok(())
     }
 }
 
@@ -218,6 +227,11 @@ fn bytes(text: &str) -> Result<u32> {
     };
     let number: u32 = digits.parse().map_err(|_| EINVAL)?;
     number.checked_mul(unit).ok_or(EINVAL)
+}
+
+/// The words of a bitmap for some blocks.
+fn nr_words(nr_blocks: u64) -> Result<usize> {
+    usize::try_from(nr_blocks.div_ceil(64)).map_err(|_| EFBIG)
 }
 
 /// Number of blocks of a size given as a power of two, the last of which may be smaller.
@@ -312,10 +326,10 @@ impl Tracker {
         let checked = parsed.and(if valid { Ok(()) } else { Err(EINVAL) });
 
         let nr_blocks = nr_blocks(nr_sectors, shift);
-        let words = nr_blocks.div_ceil(64) as usize;
+        let words = nr_words(nr_blocks);
         try_pin_init!(Self {
             _: { checked?; },
-            bitmaps: [Bitmap::new(words)?, Bitmap::new(words)?],
+            bitmaps: [Bitmap::new(words?)?, Bitmap::new(words?)?],
             current: Atomic::new(current),
             shift,
             nr_blocks: Atomic::new(nr_blocks),
@@ -385,7 +399,8 @@ impl Tracker {
 
     #[inline]
     fn set(&self, bitmap: &Bitmap, word: u64, mask: u64) {
-        let Some(bits) = bitmap.get(word as usize) else {
+        let bits = usize::try_from(word).ok().and_then(|word| bitmap.get(word));
+        let Some(bits) = bits else {
             return self.set_void(Why::Resized);
         };
         // Most are marked already: do not write to what other CPUs read.
@@ -398,15 +413,21 @@ impl Tracker {
         }
     }
 
+    /// Makes the bitmaps longer if the device has grown. Not at a switch: a file system may be
+    /// frozen then, and memory that is allocated may have to wait for that.
+    fn grow(&self) {
+        let _frozen = self.frozen.lock();
+        if let Ok(words) = nr_words(self.nr_blocks.load(Relaxed)) {
+            for bitmap in &self.bitmaps {
+                // `why` says so if there is no memory.
+                let _ = bitmap.grow(words);
+            }
+        }
+    }
+
     /// Starts a new generation: what was marked until now can be read from now on.
     fn switch(&self) {
         let mut frozen = self.frozen.lock();
-        // For the generation that begins: what came since the device grew has no bits.
-        let words = self.nr_blocks.load(Relaxed).div_ceil(64) as usize;
-        for bitmap in &self.bitmaps {
-            // `why` says so if there is no memory.
-            let _ = bitmap.grow(words);
-        }
         // What comes after this counts for the next generation as well.
         let mut why = 0;
         for (n, void) in self.void.iter().enumerate() {
@@ -429,6 +450,11 @@ impl Tracker {
         frozen.ended = unique_id();
     }
 
+    /// Whether everything may change in the generation that is going on.
+    fn is_void(&self) -> bool {
+        self.void.iter().any(|void| void.load(Relaxed) != 0) || !self.handle.is_attached()
+    }
+
     /// Why nothing can be told about the generation that can be read; 0 if it can.
     ///
     /// So it is when the device has just been given another size or backing, as it need not be the
@@ -439,7 +465,7 @@ impl Tracker {
         for (n, void) in self.void.iter().enumerate() {
             why |= (void.load(Relaxed) & 1) << n;
         }
-        let words = self.nr_blocks.load(Relaxed).div_ceil(64) as usize;
+        let words = nr_words(self.nr_blocks.load(Relaxed)).unwrap_or(usize::MAX);
         if self.bitmaps.iter().any(|bitmap| bitmap.len() < words) {
             why |= Why::Memory.bit();
         }
@@ -486,11 +512,14 @@ impl BinaryWriter for Tracker {
         writer: &mut UserSliceWriter,
         offset: &mut file::Offset,
     ) -> Result<usize> {
+        if *offset == 0 {
+            self.grow();
+        }
         let frozen = self.frozen.lock();
         let nr_blocks = self.nr_blocks.load(Relaxed);
         let everything = self.why(&frozen) != 0;
         let header = self.header(&frozen, nr_blocks, everything);
-        let words = nr_blocks.div_ceil(64) as usize;
+        let words = nr_words(nr_blocks)?;
         let mut done = 0;
         while !writer.is_empty() {
             let mut at = usize::try_from(*offset).map_err(|_| EINVAL)?;
@@ -503,11 +532,16 @@ impl BinaryWriter for Tracker {
                 if word >= words {
                     break;
                 }
-                let bits = match self.readable().get(word) {
-                    Some(bits) if !everything => bits.load(Relaxed),
-                    _ => u64::MAX,
-                };
-                let copied = writer.write_slice_partial(&bits.to_le_bytes(), at % 8)?;
+                let mut some = [0; 512];
+                let nr = (words - word).min(some.len() / 8);
+                for (n, bytes) in some.chunks_exact_mut(8).take(nr).enumerate() {
+                    let bits = match self.readable().get(word + n) {
+                        Some(bits) if !everything => bits.load(Relaxed),
+                        _ => u64::MAX,
+                    };
+                    bytes.copy_from_slice(&bits.to_le_bytes());
+                }
+                let copied = writer.write_slice_partial(&some[..nr * 8], at % 8)?;
                 at += copied;
                 copied
             };
@@ -522,6 +556,7 @@ impl BinaryWriter for Tracker {
 }
 
 fn show(tracker: &Tracker, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    tracker.grow();
     let frozen = tracker.frozen.lock();
     let nr_blocks = tracker.nr_blocks.load(Relaxed);
     let why = tracker.why(&frozen);
@@ -543,7 +578,12 @@ fn show(tracker: &Tracker, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "granularity {}", 1_u32 << tracker.shift)?;
     writeln!(f, "blocks {nr_blocks}")?;
     writeln!(f, "changed {changed}")?;
-    writeln!(f, "changing {}", marked(tracker.active(current)))?;
+    let changing = if tracker.is_void() {
+        nr_blocks
+    } else {
+        marked(tracker.active(current))
+    };
+    writeln!(f, "changing {changing}")?;
     writeln!(f, "exact {}", u8::from(current & EXACT != 0))?;
     writeln!(f, "began {:#018x}", frozen.began)?;
     writeln!(f, "ended {:#018x}", frozen.ended)?;

@@ -15,15 +15,15 @@ is a block device.
 
 How it works: one process freezes, thaws, and waits in between; another one copies; a third
 one guards the first. However the second ends, the first thaws. If the first is killed,
-stopped, or stuck, the third thaws. While a file system is frozen nothing is opened or looked
+stopped, or stuck, the third thaws; nobody does if all are killed at once. While a file system is frozen nothing is opened or looked
 up by path, nothing is printed, and no memory is allocated but buffers of a fixed size: each
 of these may wait for the frozen file system. Whatever waits all the same, for too long, is
 thawed. When the copy is complete the filter must have seen no write meanwhile, whoever was
 frozen or said to be quiet.
 
-Exit status: 0 if all went well; 1 if it failed, the next run is then a full one; 2 if it was
-refused, with nothing changed; 3 if some of a disk could not be read, which the next run
-tries again.
+Exit status: 0 if all went well; 1 if it failed, the next run is then a full one if anything
+was copied; 2 if it was refused, with nothing changed; 3 if some of a disk could not be read,
+which the next run tries again.
 """
 
 import argparse
@@ -148,7 +148,18 @@ def above(dev):
         todo += [of_name(part) or dev for part in names(path)
                  if os.path.exists(f"{path}/{part}/partition")]
         todo += holders(dev)
+        todo += [of_name(name) or dev for name in names("/sys/block") if name.startswith("loop") and
+                 number_at(read_line("/sys/block", name, "loop/backing_file")) == dev]
     return found
+
+
+def number_at(path):
+    """The device that a path leads to, if it does."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return number(status.st_rdev) if stat.S_ISBLK(status.st_mode) else ""
 
 
 class Mount:
@@ -182,14 +193,14 @@ class Mount:
         else:
             paths, found = self.option("logdev") + self.option("rtdev"), [self.dev]
         for path in paths:
-            if os.path.exists(path) and stat.S_ISBLK(os.stat(path).st_mode):
-                found.append(number(os.stat(path).st_rdev))
-            elif not self.dev.startswith("0:"):
-                raise Refused(f"there is no {path}, which {self.path} is on")
+            if number_at(path):
+                found.append(number_at(path))
         return found
 
     def has_journal_elsewhere(self):
-        if self.type != "ext4":
+        if any(not number_at(path) for path in self.option("logdev") + self.option("rtdev")):
+            return True
+        if self.type not in ("ext3", "ext4"):
             return False
         name = os.path.basename(directory(self.dev))
         return (read_line("/sys/fs/ext4", name, "journal_task").isdigit() and
@@ -260,7 +271,7 @@ def is_on(dev, disks):
     slaves = numbers(path, "slaves")
     # Each has it all, if it is up to date.
     if read_line(path, "md/level") == "raid1" and \
-            read_line(path, "md/sync_action") in ("idle", "frozen"):
+            read_line(path, "md/sync_action") in ("idle", "frozen", "check"):
         slaves = [dev for dev in slaves if "in_sync" in
                   read_line(path, f"md/dev-{os.path.basename(directory(dev))}", "state")]
         return any(is_on(dev, disks) for dev in slaves)
@@ -351,10 +362,11 @@ def check_writers(disk, frozen):
             busy.add(dev)
             if dev not in covered and "ro" not in mount.options:
                 raise Refused(f"{mount.path} is mounted from {name_of(dev)}, and not to be frozen: "
-                              "name it as well, or mount it read-only")
-    for line in swaps():
-        if stat.S_ISBLK(os.stat(line).st_mode) and number(os.stat(line).st_rdev) in devices:
-            raise Refused(f"{line} is in use for swap: have changetrack on the partitions instead")
+                              "name it as well if it can be frozen, or mount it read-only")
+    for path in swaps():
+        status = os.stat(path)
+        if number_at(path) in devices or number(status.st_dev) in covered:
+            raise Refused(f"{path} is in use for swap: swapoff, or track what has no swap on it")
     for dev in devices:
         if dev in busy or dev == whole(disk) != disk or holders(dev) or len(above(dev)) > 1:
             continue
@@ -372,8 +384,18 @@ def check_writers(disk, frozen):
         status = os.stat(link)
         return stat.S_ISBLK(status.st_mode) and number(status.st_rdev) in devices
 
-    for path, comm in open_files(is_there):
-        raise Refused(f"{path} is open for writing, by {comm}")
+    refuse_open(is_there)
+
+
+def refuse_open(wanted):
+    """Others look at devices and files for a moment: who has it open after some time counts."""
+    for last in False, False, True:
+        found = next(iter(open_files(wanted)), None)
+        if not found:
+            return
+        if last:
+            raise Refused(f"{found[0]} is open for writing, by {found[1]}")
+        time.sleep(0.5)
 
 
 class Target:
@@ -420,8 +442,7 @@ class Target:
                 pass
         if self.real in swaps():
             raise Refused(f"{self.path} is in use for swap")
-        for _, comm in open_files(lambda path, _: path == self.real):
-            raise Refused(f"{self.path} is open for writing, by {comm}")
+        refuse_open(lambda path, _: path == self.real)
 
     def create(self, path):
         try:
@@ -555,7 +576,7 @@ class Disk:
     def switch(self):
         # What was written by way of the device's own cache has to be on it.
         os.fsync(self.source)
-        os.pwrite(self.generation, b"switch", 0)
+        os.write(self.generation, b"switch")
 
     def changing(self):
         """How many blocks have been written to since the switch."""
@@ -569,6 +590,8 @@ class Disk:
         for first in range(0, blocks, 8 * BITS):
             count = min(8 * BITS, blocks - first)
             bits = os.pread(self.bitmap, BITS, HEADER.size + first // 8)
+            if len(bits) < (count + 63) // 64 * 8:
+                raise Failed(f"the bitmap of {self.name} is too short")
             for start, more in also:
                 if start < first + count and start + more > first:
                     bits = bytearray(bits)
@@ -612,8 +635,26 @@ def runs(blocks, most):
         yield first, count
 
 
+def copy_all(copies):
+    """While all is frozen. At its end no disk has been written to since it was copied."""
+    for copy in copies:
+        copy.go_on()
+        copy.disk.switch()
+    for copy in copies:
+        copy.begin()
+    for _ in range(ROUNDS):
+        again = [copy for copy in copies if copy.has_changed()]
+        if not again:
+            return [copy.end() for copy in copies]
+        # MD writes its superblock some time after the last write.
+        time.sleep(0.3)
+        for copy in again:
+            copy.copy_again()
+    raise Failed(f"{again[0].disk.name} is being written to")
+
+
 class Copy:
-    """Of one disk to its image, while all is frozen."""
+    """Of one disk to its image."""
 
     def __init__(self, disk, target, buffer, progress):
         self.disk, self.target = disk, target
@@ -622,51 +663,68 @@ class Copy:
         self.read = self.done = self.written = 0
         self.has_holes = False
 
-    def run(self):
+    def begin(self):
+        """Copies what has changed since the last backup, or everything."""
         disk, target = self.disk, self.target
-        header = disk.read_header()
-        shift, blocks, began, ended = header[0], header[1], header[5], header[6]
+        self.header = header = disk.read_header()
+        self.shift, self.blocks, began = header[0], header[1], header[5]
         if os.lseek(disk.source, 0, os.SEEK_END) != disk.size or \
-                blocks != (disk.size + (1 << shift) - 1) >> shift:
+                self.blocks != (disk.size + (1 << self.shift) - 1) >> self.shift:
             raise Failed(f"{disk.name} has been resized meanwhile")
         state, identity = target.read_state(), target.identity()
         known = (not header[4] and state and identity and state["ended"] == began and
-                 state["shift"] == shift and state["size"] == disk.size and
+                 state["shift"] == self.shift and state["size"] == disk.size and
                  state["image"] == identity)
         target.clear_state()
         if not target.is_device:
             self.has_holes = not os.fstat(target.fd).st_size
             os.ftruncate(target.fd, disk.size)
-        most = max(CHUNK >> shift, 1)
-        places = disk.marked(blocks, most, state["unread"]) if known else \
-            everything(0, blocks, most)
-        for _ in range(ROUNDS):
-            for first, count in places:
-                self.copy(first << shift, count << shift)
-                self.done += count
-            if self.unread and not self.read and not known:
-                raise Failed(f"nothing of {disk.name} can be read")
-            if disk.read_header() != header:
-                raise Failed(f"somebody else has switched the bitmap of {disk.name} meanwhile")
-            if not disk.changing():
-                break
-            # By somebody whom freezing does not stop.
-            disk.switch()
-            header = disk.read_header()
-            if header[4] or header[5] != ended:
-                raise Failed(f"{disk.name} has changed meanwhile in a way that can't be told")
-            ended = header[6]
-            self.has_holes = False
-            places = disk.marked(blocks, most, [])
-        else:
-            raise Failed(f"{disk.name} is being written to")
-        os.fsync(target.fd)
+        self.most = max(CHUNK >> self.shift, 1)
+        if known:
+            self.copy_blocks(disk.marked(self.blocks, self.most, state["unread"]))
+            return
+        self.copy_blocks(everything(0, self.blocks, self.most))
+        if self.unread and not self.read:
+            raise Failed(f"nothing of {disk.name} can be read")
+
+    def copy_blocks(self, places):
+        for first, count in places:
+            self.copy(first << self.shift, count << self.shift)
+            self.done += count
+        self.has_holes = False
+        header = self.disk.read_header()
+        if header[5:] != self.header[5:]:
+            raise Failed(f"somebody else has switched the bitmap of {self.disk.name} meanwhile")
+        if header != self.header:
+            raise Failed(f"{self.disk.name} has been resized, or is another disk now")
+
+    def has_changed(self):
+        return self.disk.changing() != 0
+
+    def copy_again(self):
+        """What was written to meanwhile, by somebody whom freezing does not stop."""
+        ended = self.header[6]
+        self.disk.switch()
+        self.header = self.disk.read_header()
+        if self.header[4] or self.header[5] != ended:
+            raise Failed(f"{self.disk.name} has changed meanwhile in a way that can't be told")
+        self.copy_blocks(self.disk.marked(self.blocks, self.most, []))
+
+    def end(self):
+        self.go_on()
+        os.fsync(self.target.fd)
+        self.go_on()
         unread = merge(self.unread)
-        of_blocks = merge([at >> shift, ((at + count - 1) >> shift) - (at >> shift) + 1]
+        of_blocks = merge([at >> self.shift,
+                           ((at + count - 1) >> self.shift) - (at >> self.shift) + 1]
                           for at, count in unread)
-        return {"copied": min(self.done, blocks), "blocks": blocks, "unread": unread,
-                "state": {"version": 2, "ended": ended, "shift": shift, "size": disk.size,
-                          "image": target.identity(), "unread": of_blocks}}
+        return {"copied": min(self.done, self.blocks), "blocks": self.blocks, "unread": unread,
+                "state": {"version": 2, "ended": self.header[6], "shift": self.shift,
+                          "size": self.disk.size, "image": self.target.identity(),
+                          "unread": of_blocks}}
+
+    def go_on(self):
+        self.progress[0] = (self.progress[0] + 1) % 256
 
     def copy(self, at, count):
         count = min(count, self.disk.size - at)
@@ -693,7 +751,7 @@ class Copy:
             raise error
 
     def copy_some(self, at, count):
-        self.progress[0] = (self.progress[0] + 1) % 256
+        self.go_on()
         if os.preadv(self.disk.source, [self.buffer[:count]], at) != count:
             raise Failed(f"{self.disk.name}: short read")
         self.read += count
@@ -733,9 +791,9 @@ class Freeze:
 
     def __init__(self, filesystems):
         self.filesystems = filesystems
-        # For the guard: each that is frozen, or is about to be.
+        # Each that is frozen, or is about to be.
         self.begun = mmap.mmap(-1, mmap.PAGESIZE)
-        self.frozen = []
+        self.by = os.getpid()
 
     def freeze(self, beat):
         """Returns why not, if so."""
@@ -749,26 +807,43 @@ class Freeze:
                 busy = error.errno == errno.EBUSY
                 return f"cannot freeze {filesystem.path}: " + \
                     ("somebody else has frozen it" if busy else error.strerror)
-            self.frozen.append(filesystem)
         return ""
 
     def thaw(self):
-        """Thaws what this process has frozen. Returns what was wrong with that."""
+        """Thaws all, the last one first. Returns what was wrong with that."""
         why = ""
-        while self.frozen:
-            filesystem = self.frozen.pop()
+        for n, filesystem in reversed(list(enumerate(self.filesystems))):
+            if not self.begun[n]:
+                why = why or "the guard has thawed"
+                continue
             try:
                 fcntl.ioctl(filesystem.root, FITHAW, 0)
             except OSError as error:
                 why = "somebody else has thawed meanwhile" if error.errno == errno.EINVAL else \
                     f"cannot thaw {filesystem.path}: {error.strerror}"
+            self.begun[n] = 0
         return why
 
-    def thaw_begun(self):
-        """Thaws in place of the one who froze."""
-        self.frozen = [filesystem for n, filesystem in enumerate(self.filesystems)
-                       if self.begun[n]]
-        self.thaw()
+    def guard_thaws(self):
+        """In place of the one that should. Each in a process: any may have to wait."""
+        for n, filesystem in enumerate(self.filesystems):
+            if self.begun[n] and not os.fork():
+                self.guard_thaws_one(n, filesystem)
+
+    def guard_thaws_one(self, n, filesystem):
+        """It can't be thawed while it is being frozen, but then it can."""
+        alone = False
+        while self.begun[n]:
+            try:
+                fcntl.ioctl(filesystem.root, FITHAW, 0)
+                break
+            except OSError:
+                if alone:
+                    break
+            alone = not os.path.exists(f"/proc/{self.by}")
+            time.sleep(0.1)
+        self.begun[n] = 0
+        os._exit(0)
 
 
 def fork(oom_score_adj, work):
@@ -822,8 +897,8 @@ class Backup:
                 os._exit(0)
             if not said:
                 break
-            timeout = (self.stalled_after + 5) * 1000
-        self.freeze.thaw_begun()
+            timeout = (min(self.stalled_after, self.max_frozen or self.stalled_after) + 5) * 1000
+        self.freeze.guard_thaws()
         os._exit(1)
 
     def copy(self, start, result):
@@ -838,9 +913,8 @@ class Backup:
         if not os.read(start, 1):
             return
         try:
-            for disk, _ in self.pairs:
-                disk.switch()
-            said = {"done": [Copy(*pair, self.buffer, self.progress).run() for pair in self.pairs]}
+            said = {"done": copy_all([Copy(*pair, self.buffer, self.progress)
+                                      for pair in self.pairs])}
         except (Failed, Refused) as error:
             said = {"failed": str(error)}
         except OSError as error:
@@ -859,6 +933,7 @@ class Backup:
         wait_start, start = os.pipe()
         result, give_result = os.pipe()
         alive, stay_alive = os.pipe()
+        os.set_blocking(stay_alive, False)
         poll = select.poll()
         poll.register(result, select.POLLIN)
         # Nothing but SIGKILL ends this process from here on.
@@ -883,28 +958,36 @@ class Backup:
         set_oom_score_adj("-1000")
         # As much as possible while others can still write.
         for filesystem in self.freeze.filesystems * 2:
-            libc.syncfs(filesystem.root)
+            if not self.ended_by_signal():
+                libc.syncfs(filesystem.root)
 
         def beat():
             os.write(stay_alive, b".")
 
+        began, frozen, finished = time.monotonic(), False, False
         try:
-            self.why = self.freeze.freeze(beat)
-            refused = bool(self.why)
-            if not self.why and not self.ended_by_signal():
-                self.wait(start, poll, result, beat)
-        except BrokenPipeError:
-            self.why = "the guard has died"
+            if not self.ended_by_signal():
+                frozen = True
+                self.why = self.freeze.freeze(beat)
+                refused = bool(self.why)
+            if not self.ended_by_signal():
+                self.wait(start, poll, result, beat, began)
+            finished = not self.why
+        except (BrokenPipeError, BlockingIOError):
+            self.why = "the guard has thawed, or died"
         finally:
-            if self.why:
+            if not finished:
                 self.kill(processes[1])
             # Whatever the others wait for, and whatever they died of.
-            thawed = self.freeze.thaw()
+            thawed = self.freeze.thaw() if frozen else ""
         try:
             os.write(stay_alive, b"t")
-        except BrokenPipeError:
+        except OSError:
             pass
         os.close(start)
+        if self.why:
+            # The others may wait for something that never comes.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self.ending)
         ended = [os.waitpid(process, 0)[1] for process in processes]
         set_oom_score_adj(score)
         if self.why:
@@ -912,7 +995,7 @@ class Backup:
         if os.WIFSIGNALED(ended[1]):
             raise Failed(f"the copy was ended by signal {os.WTERMSIG(ended[1])}")
         if thawed or ended[0]:
-            raise Failed(thawed or "the freeze was not guarded")
+            raise Failed(thawed or "the guard has thawed, or died")
         try:
             said = json.loads(self.said)
         except ValueError as error:
@@ -932,12 +1015,11 @@ class Backup:
         info = signal.sigtimedwait(self.ending, 0)
         if info:
             self.why = f"ended by {signal.Signals(info.si_signo).name}"
-        return bool(info)
+        return bool(self.why)
 
-    def wait(self, start, poll, result, beat):
+    def wait(self, start, poll, result, beat, began):
         """Until the copy has said how it went, or has died, or waits for too long."""
-        began = since = time.monotonic()
-        last = -1
+        last, since = -1, time.monotonic()
         try:
             os.write(start, b"x")
         except BrokenPipeError:
@@ -950,6 +1032,7 @@ class Backup:
                 if not data:
                     return
                 self.said += data
+                last = -1
             now = time.monotonic()
             if self.progress[0] != last:
                 last, since = self.progress[0], now
@@ -959,6 +1042,13 @@ class Backup:
             if self.max_frozen and now - began > self.max_frozen:
                 self.why = f"it took longer than {self.max_frozen} seconds"
                 return
+
+
+def seconds(text):
+    number = int(text)
+    if not 1 <= number <= 86400:
+        raise ValueError
+    return number
 
 
 def arguments():
@@ -971,9 +1061,9 @@ def arguments():
     parser.add_argument("--quiescent", action="store_true",
                         help="nobody writes to any DISK, though that cannot be seen: do not look "
                         "for mounted file systems and other users")
-    parser.add_argument("--stalled-after", type=int, default=60, metavar="SECONDS",
+    parser.add_argument("--stalled-after", type=seconds, default=60, metavar="SECONDS",
                         help="give up, and thaw, if nothing goes on for so long (60)")
-    parser.add_argument("--max-frozen", type=int, default=0, metavar="SECONDS",
+    parser.add_argument("--max-frozen", type=seconds, default=0, metavar="SECONDS",
                         help="give up, and thaw, after so long")
     parser.add_argument("pair", nargs="+", metavar="DISK IMAGE",
                         help="a disk with changetrack attached, such as vda1, and a file or block "

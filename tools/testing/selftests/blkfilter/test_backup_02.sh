@@ -6,7 +6,7 @@
 . "$(dirname "$0")"/test_common.sh
 . "$DIR"/test_backup.sh
 
-plan 75
+plan 79
 load rust_blk_changetrack
 DEVS+=("rmmod rust_blk_changetrack")
 for module in dm_mod loop; do load $module; done
@@ -15,11 +15,11 @@ mnt=$TMP/mnt img=$TMP/bk/img
 
 # refused <what> <text of the message> <arguments>...: two lines of the plan.
 refused() {
-	local before=$(ls -l --time-style=full-iso "$TMP/bk" 2> /dev/null) status out
+	local before=$(ls -l --time-style=full-iso "$TMP/bk") text=$2 status out
 
 	out=$(timeout 30 "$DIR"/backup.py "${@:3}" 2>&1)
 	status=$?
-	check "$1: refused" eval '[ $status = 2 ] && grep -qF -- "$2" <<< "$out" &&
+	check "$1: refused" eval '[ $status = 2 ] && grep -qF -- "$text" <<< "$out" &&
 		[ $(wc -l <<< "$out") = 1 ] || { echo "$status: $out"; false; }'
 	check "$1: nothing has changed" eval \
 		'[ $(generation $TRACKED generation) = $switches ] && writable &&
@@ -76,6 +76,15 @@ dmsetup remove --noudevsync --retry blkfilter_over
 mkswap -q /dev/$PART2 > /dev/null && swapon /dev/$PART2 || bail "swap"
 refused "swap" "in use for swap" -m "$mnt" $disk "$img"
 swapoff /dev/$PART2
+dd if=/dev/zero of="$mnt/swap" bs=1M count=1 status=none && chmod 600 "$mnt/swap" &&
+	mkswap -q "$mnt/swap" > /dev/null && swapon "$mnt/swap" || bail "swap file"
+refused "swap to a file of it" "in use for swap" -m "$mnt" $disk "$img"
+swapoff "$mnt/swap"
+loop=$(losetup -f --show /dev/$PART2)
+mkfs.ext4 -q $loop && mount $loop "$TMP/second"
+refused "a loop device on a part of it" "mounted from $(basename $loop)" -m "$mnt" $disk "$img"
+umount "$TMP/second"
+losetup -d $loop
 exec 9<> /dev/$disk
 refused "a writer to the node of the disk" "is open for writing" -m "$mnt" $disk "$img"
 exec 9>&-
@@ -135,15 +144,11 @@ refused "one file system lies on another" "lies on $mnt" -m "$mnt" -m "$TMP/seco
 detach $loop
 umount "$TMP/second"
 mkdir "$mnt"/{upper,work}
-if mount -t overlay -o "lowerdir=$TMP/up,upperdir=$mnt/upper,workdir=$mnt/work" overlay \
-	"$TMP/merged" 2> /dev/null; then
-	refused "an overlay leads there" "lies on" -m "$mnt" $PART "$TMP/merged/img"
-	umount "$TMP/merged"
-else
-	ktap_test_skip "an overlay leads there: no overlayfs"
-	ktap_test_skip "an overlay leads there: no overlayfs"
-fi
-refused "the image is the disk" "lies on $PART" -m "$mnt" $PART /dev/$PART
+mount -t overlay -o "lowerdir=$TMP/up,upperdir=$mnt/upper,workdir=$mnt/work" overlay \
+	"$TMP/merged" || bail "no overlayfs"
+refused "an overlay leads there" "lies on" -m "$mnt" $PART "$TMP/merged/img"
+umount "$TMP/merged"
+refused "the image is the disk" "lies on" -m "$mnt" $PART /dev/$PART
 refused "a directory" "is a directory" -m "$mnt" $PART "$TMP/bk"
 refused "no directory for it" "is not a directory" -m "$mnt" $PART "$TMP/none/img"
 mkfifo "$TMP/bk/fifo"
@@ -180,5 +185,7 @@ fsfreeze -u "$mnt"
 attach $other changetrack && udevadm settle
 refused "an image that is the state of another" "named twice" -m "$mnt" $PART "$img" $other "$img.state"
 detach $other
+check "usage: a time that is none" \
+	eval '"$DIR"/backup.py --stalled-after 0 $PART "$img" 2> /dev/null; [ $? = 2 ]'
 check "usage: a DISK without an IMAGE" eval '"$DIR"/backup.py $PART 2> /dev/null; [ $? = 2 ]'
 ktap_finished

@@ -27,12 +27,12 @@ took() {
 	END
 }
 
-ms=3000
+ms=8000
 attach $DEV "blkdelay ms=$ms" || bail "cannot attach"
 # More than a thousand: each thread waits only after the bio that is one too many.
 reads first 100 11
 first=$!
-check "more than a thousand are held" wait_for eval '[ $(filter_stat $DEV flight) -gt 1050 ]'
+check "more than a thousand are held" wait_for eval '[ $(filter_stat $DEV flight) -gt 1030 ]'
 sleep 1.5
 reads second 100 1
 second=$!
