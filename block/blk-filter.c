@@ -631,7 +631,7 @@ static struct bio *bdev_filter_pop(struct bdev_filter_core *core,
 	 * A submitter sees the number, or it is seen here.  Who is woken wakes the next, but
 	 * may take a while to run: so several are, and all when nothing is left.
 	 */
-	if ((!bio || lane->nr % BDEV_FILTER_WAKE == BDEV_FILTER_WAKE - 1) &&
+	if ((!bio || (lane->nr && !(lane->nr % BDEV_FILTER_WAKE))) &&
 	    lane->nr <= BDEV_FILTER_MAX_QUEUED && wq_has_sleeper(&lane->wait)) {
 		if (bio)
 			wake_up(&lane->wait);

@@ -51,6 +51,7 @@ use kernel::{
     },
     fmt,
     fs::file,
+    module::this_module,
     module_blk_filter,
     new_mutex,
     prelude::*,
@@ -79,7 +80,7 @@ use kernel::{
 module_blk_filter! {
     type: ChangeTrack,
     data: Shared {
-        debugfs: Dir::new(c"changetrack"),
+        debugfs: Dir::of_module(c"changetrack", this_module::<crate::LocalModule>()),
         names: Arc::pin_init(new_mutex!(KVec::new()), GFP_KERNEL)?,
     },
     name: "rust_blk_changetrack",

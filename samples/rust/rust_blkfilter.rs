@@ -28,6 +28,7 @@ use kernel::{
         Dir,
         Scope, //
     },
+    module::this_module,
     module_blk_filter,
     prelude::*,
     sync::atomic::{
@@ -38,7 +39,7 @@ use kernel::{
 
 module_blk_filter! {
     type: RustBlkFilter,
-    data: Dir::new(c"rust_blkfilter"),
+    data: Dir::of_module(c"rust_blkfilter", this_module::<crate::LocalModule>()),
     name: "rust_blkfilter",
     authors: ["blkfilter developers"],
     description: "Block device filter sample: count bios",

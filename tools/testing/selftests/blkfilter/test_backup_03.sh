@@ -200,10 +200,10 @@ echo switch > /sys/kernel/debug/changetrack/$PART/generation
 over "switched by somebody else" 1 "somebody else has switched"
 
 # Writers that are not frozen.
-check "nobody writes: there is an image" "$DIR"/backup.py --quiescent $PART "$img"
+check "writers: none, there is an image" "$DIR"/backup.py --quiescent $PART "$img"
 (while dd if=/dev/urandom of="$mnt/z" bs=4k count=1 oflag=direct status=none; do :; done) & writer=$!
 backup --quiescent $PART "$img"
-check "somebody writes after all" \
+check "writers: somebody writes after all" \
 	eval '[ $status = 1 ] && grep -qE "is being written to|resized" "$TMP/said"'
 kill $writer
 wait $writer 2> /dev/null

@@ -6,7 +6,7 @@
 . "$(dirname "$0")"/test_common.sh
 . "$DIR"/test_backup.sh
 
-plan 44
+plan 42
 load rust_blk_changetrack
 DEVS+=("rmmod rust_blk_changetrack")
 for module in dm_mod loop; do load $module; done

@@ -6,7 +6,7 @@
 . "$(dirname "$0")"/test_common.sh
 
 tracker=/sys/kernel/debug/changetrack
-plan 57
+plan 60
 load rust_blk_changetrack
 DEVS+=("rmmod rust_blk_changetrack")
 load_test_filter
@@ -247,5 +247,13 @@ PY
 check "there were several" [ "$(grep -c . "$TMP/all")" -gt 3 ]
 detach $DEV
 
+# Who has a file open keeps the module, and nothing else.
+new_nullb size=8
+attach $DEV changetrack
+exec 7< $tracker/$DEV/bitmap
+check "C36: a filter can be detached whose file is open" detach $DEV
+check "C36: its module cannot be unloaded" fails_with "is in use" rmmod rust_blk_changetrack
+check "C36: and the file is dead" eq "$(head -c 1 <&7 2> /dev/null | wc -c)" 0
+exec 7<&-
 check "C18: the module can be unloaded" rmmod rust_blk_changetrack
 ktap_finished
