@@ -445,15 +445,15 @@ impl Tracker {
         self.current.store(self.current.load(Relaxed) + 1, Release);
         // Bios that are being marked with the old one.
         synchronize_rcu();
-        frozen.why = why;
-        frozen.why = self.why(&frozen);
+        frozen.why = why | self.void_bits();
         frozen.began = frozen.ended;
         frozen.ended = unique_id();
     }
 
-    /// Whether everything may change in the generation that is going on.
-    fn is_void(&self) -> bool {
-        self.void.iter().any(|void| void.load(Relaxed) != 0) || !self.handle.is_attached()
+    /// Why everything may change in the generation that is going on, and so in the one before.
+    fn void_bits(&self) -> u32 {
+        let void = self.void.iter().enumerate();
+        void.map(|(n, void)| (void.load(Relaxed) & 1) << n).sum()
     }
 
     /// Why nothing can be told about the generation that can be read; 0 if it can.
@@ -462,10 +462,7 @@ impl Tracker {
     /// same device any more; as long as there are too few bits; and after it is no longer the
     /// filter's own.
     fn why(&self, frozen: &Frozen) -> u32 {
-        let mut why = frozen.why;
-        for (n, void) in self.void.iter().enumerate() {
-            why |= (void.load(Relaxed) & 1) << n;
-        }
+        let mut why = frozen.why | self.void_bits();
         let words = nr_words(self.nr_blocks.load(Relaxed)).unwrap_or(usize::MAX);
         if self.bitmaps.iter().any(|bitmap| bitmap.len() < words) {
             why |= Why::Memory.bit();
@@ -579,7 +576,7 @@ fn show(tracker: &Tracker, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "granularity {}", 1_u32 << tracker.shift)?;
     writeln!(f, "blocks {nr_blocks}")?;
     writeln!(f, "changed {changed}")?;
-    let changing = if tracker.is_void() {
+    let changing = if tracker.void_bits() != 0 || !tracker.handle.is_attached() {
         nr_blocks
     } else {
         marked(tracker.active(current))
