@@ -100,9 +100,11 @@ int blk_filter_in_use(struct bdev_filter_core *core)
 
 	rcu_read_lock();
 	caches = READ_ONCE(core->hook_caches);
-	if (caches)
+	if (caches) {
 		for_each_possible_cpu(cpu)
+			/* Another CPU may be changing it. */
 			refs -= data_race(per_cpu_ptr(caches, cpu)->nr);
+	}
 	rcu_read_unlock();
 	return refs;
 }

@@ -164,25 +164,28 @@ kill $writer
 wait $writer 2> /dev/null
 check "each was incremental at last" not copied_all
 
-# A huge one: the memory that the copy takes.
-new_nullb size=$((128 << 20)) memory_backed=0
+# A huge one: the memory that the copy takes.  On a debug kernel a smaller one, as that has
+# not enough memory for the bitmaps.
+tib=128
+[ -n "$SLOW" ] && tib=16
+new_nullb size=$((tib << 20)) memory_backed=0
 attach $DEV changetrack || bail "cannot attach to a huge disk"
 udevadm settle
 mkdir "$TMP/tmpfs" && mount -t tmpfs none "$TMP/tmpfs" || bail "no tmpfs"
 DEVS+=("umount $TMP/tmpfs")
-truncate -s 128T "$TMP/tmpfs/img"
+truncate -s ${tib}T "$TMP/tmpfs/img"
 # As if there had been a backup.
 echo switch > /sys/kernel/debug/changetrack/$DEV/generation
 python3 - "$TMP/tmpfs/img" $(generation $DEV ended) <<-'END'
 	import json, os, sys
 	status = os.stat(sys.argv[1])
 	with open(sys.argv[1] + ".state", "w") as file:
-	    json.dump({"version": 2, "ended": int(sys.argv[2], 16), "shift": 16, "size": 128 << 40,
+	    json.dump({"version": 2, "ended": int(sys.argv[2], 16), "shift": 16, "size": status.st_size,
 	               "image": [status.st_size, status.st_mtime_ns],
 	               "unread": []}, file)
 END
 for ((n = 0; n < 200; n++)); do
-	echo $((n * n * 53000)) $((n % 9 + 1))
+	echo $((n * n * 53000 / 128 * tib)) $((n % 9 + 1))
 done | python3 -c '
 import mmap, os, sys
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT)
@@ -198,10 +201,10 @@ python3 - "$DIR/backup.py" $DEV "$TMP/tmpfs/img" > "$TMP/said" 2>&1 <<-'END'
 	print("memory", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 END
 sed 's/^/# /' "$TMP/said"
-check "128 TiB: the exit status is 0" grep -qx "status 0" "$TMP/said"
-check "128 TiB: it is a partial one" eval '[[ $(cat "$TMP/said") =~ copied\ ([0-9]+)\ of ]] &&
+check "huge: the exit status is 0" grep -qx "status 0" "$TMP/said"
+check "huge: it is a partial one" eval '[[ $(cat "$TMP/said") =~ copied\ ([0-9]+)\ of ]] &&
 	[ ${BASH_REMATCH[1]} -ge 900 -a ${BASH_REMATCH[1]} -le 1100 ]'
-check "128 TiB: in 100 MiB of memory" \
+check "huge: in 100 MiB of memory" \
 	[ "$(awk '$1 == "memory" { print $2 }' "$TMP/said")" -lt 102400 ]
 detach $DEV
 ktap_finished
