@@ -15,10 +15,10 @@ is a block device.
 
 How it works: one process freezes, thaws, and waits in between; another one copies; a third
 one guards the first. However the second ends, the first thaws. If the first is killed,
-stopped, or stuck, the third thaws; nobody does if all are killed at once. While a file system is frozen nothing is opened or looked
-up by path, nothing is printed, and no memory is allocated but buffers of a fixed size: each
-of these may wait for the frozen file system. Whatever waits all the same, for too long, is
-thawed. When the copy is complete the filter must have seen no write meanwhile, whoever was
+stopped, or stuck, the third thaws; nobody does if all are killed at once. While a file system
+is frozen nothing is opened or looked up by path, nothing is printed, and memory is bounded:
+each of these may wait for the frozen file system. Whatever waits all the same, for too long,
+is thawed. When the copy is complete the filter must have seen no write meanwhile, whoever was
 frozen or said to be quiet.
 
 Exit status: 0 if all went well; 1 if it failed, the next run is then a full one if anything
@@ -518,7 +518,8 @@ class Target:
         try:
             state = json.loads(os.pread(self.state_fd, CHUNK, 0))
             fields = "ended", "shift", "size", "image", "unread"
-            return state if state["version"] == 2 and all(name in state for name in fields) else None
+            is_whole = state["version"] == 2 and all(name in state for name in fields)
+            return state if is_whole else None
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -1084,7 +1085,8 @@ def prepare(options):
     if len({disk.dev for disk in disks}) < len(disks):
         raise Refused("a DISK is named twice")
     paths = [path for target in targets for path in (target.real, target.real_state)]
-    files = [(status.st_dev, status.st_ino) for status in map(os.stat, filter(os.path.exists, paths))]
+    existing = map(os.stat, filter(os.path.exists, paths))
+    files = [(status.st_dev, status.st_ino) for status in existing]
     if len(set(paths)) < len(paths) or len(set(files)) < len(files):
         raise Refused("an IMAGE, or its state, is named twice")
     if len({filesystem.dev for filesystem in filesystems}) < len(filesystems):

@@ -42,7 +42,8 @@ writable() { touch "$TMP/other/x" "$mnt/x"; }
 
 # Mount points.
 refused "no mount point" "is not a mount point" -m "$mnt" $disk "$img"
-refused "a directory of a file system" "is not a mount point" -m "$TMP/other/lost+found" $disk "$img"
+refused "a directory of a file system" "is not a mount point" \
+	-m "$TMP/other/lost+found" $disk "$img"
 refused "no directory" "No such file or directory" -m "$TMP/none" $disk "$img"
 refused "a file system elsewhere" "which is not on $disk" -m "$TMP/other" $disk "$img"
 mount /dev/$PART "$mnt" || bail "mount"
@@ -106,7 +107,8 @@ detach $disk
 attach $PART "changetrack granularity=4K" || bail "cannot attach"
 TRACKED=$PART switches=0
 udevadm settle
-dmsetup create --noudevsync blkfilter_over --table "0 32768 linear /dev/$disk 2048" || bail "dmsetup"
+dmsetup create --noudevsync blkfilter_over --table "0 32768 linear /dev/$disk 2048" ||
+	bail "dmsetup"
 wait_for [ -b /dev/$over ]
 mount /dev/$over "$mnt"
 refused "a mapping of the disk, not of the partition" "$over, and not to be frozen" $PART "$img"
@@ -118,7 +120,8 @@ dmsetup create --noudevsync blkfilter_over --table "0 32768 linear /dev/$PART 0
 	32768 32768 linear /dev/$PART2 0" || bail "dmsetup"
 wait_for [ -b /dev/$over ]
 mkfs.ext4 -q /dev/$over && mount /dev/$over "$mnt"
-refused "a file system that is also elsewhere" "on $over, which is not on $PART" -m "$mnt" $PART "$img"
+refused "a file system that is also elsewhere" "on $over, which is not on $PART" \
+	-m "$mnt" $PART "$img"
 umount "$mnt"
 dmsetup remove --noudevsync --retry blkfilter_over
 mke2fs -q -O journal_dev /dev/$PART2 && mkfs.ext4 -q -J device=/dev/$PART2 /dev/$PART &&
@@ -135,7 +138,8 @@ rm "$TMP/bk/link"
 ln -s "$mnt/state" "$img.state"
 refused "a link from its state leads there" "lies on" -m "$mnt" $PART "$img"
 rm "$img.state"
-truncate -s 10M "$mnt/store" && mkfs.ext4 -q "$mnt/store" && mount -o loop "$mnt/store" "$TMP/second"
+truncate -s 10M "$mnt/store" && mkfs.ext4 -q "$mnt/store" &&
+	mount -o loop "$mnt/store" "$TMP/second" || bail "loop"
 refused "a loop device leads there" "lies on" -m "$mnt" $PART "$TMP/second/img"
 loop=$(basename "$(findmnt -n -o SOURCE "$TMP/second")")
 attach $loop changetrack && udevadm settle
@@ -183,7 +187,8 @@ refuse_frozen() {
 refuse_frozen
 fsfreeze -u "$mnt"
 attach $other changetrack && udevadm settle
-refused "an image that is the state of another" "named twice" -m "$mnt" $PART "$img" $other "$img.state"
+refused "an image that is the state of another" "named twice" \
+	-m "$mnt" $PART "$img" $other "$img.state"
 detach $other
 check "usage: a time that is none" \
 	eval '"$DIR"/backup.py --stalled-after 0 $PART "$img" 2> /dev/null; [ $? = 2 ]'

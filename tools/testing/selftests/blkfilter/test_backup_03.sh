@@ -65,15 +65,16 @@ ended() {
 
 # over <what> <status> <text>: it has ended, and what it leaves is in order.
 over() {
-	local status want=$2 text=$3
+	local status said want=$2 text=$3
 
 	check "$1: it ends" ended
 	wait $parent
 	status=$?
 	[ -n "$(attached $disk blkdelay && echo x)" ] && quick
 	check "$1: the file system is not frozen" soon 10 touch "$mnt/x"
-	check "$1: the exit status is $2" eval '[ $status = $want ] && [[ $(cat "$TMP/said") == *"$text"* ]] ||
-		{ echo "$status: $(cat "$TMP/said")"; false; }'
+	said=$(cat "$TMP/said")
+	check "$1: the exit status is $2" eval '[ $status = $want ] && [[ $said == *"$text"* ]] ||
+		{ echo "$status: $said"; false; }'
 	fsfreeze -u "$mnt" 2> /dev/null
 	wait_for not kill -0 $child
 	next "$1"
@@ -201,7 +202,9 @@ over "switched by somebody else" 1 "somebody else has switched"
 
 # Writers that are not frozen.
 check "writers: none, there is an image" "$DIR"/backup.py --quiescent $PART "$img"
-(while dd if=/dev/urandom of="$mnt/z" bs=4k count=1 oflag=direct status=none; do :; done) & writer=$!
+(while dd if=/dev/urandom of="$mnt/z" bs=4k count=1 oflag=direct status=none; do
+	:
+done) & writer=$!
 backup --quiescent $PART "$img"
 check "writers: somebody writes after all" \
 	eval '[ $status = 1 ] && grep -qE "is being written to|resized" "$TMP/said"'

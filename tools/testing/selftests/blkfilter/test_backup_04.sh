@@ -94,7 +94,8 @@ right_device() {
 	check "a block device: $1: the exit status is 0" eq $status 0
 	check "a block device: $1: it is a ${2/part/partial} one" $full
 	check "a block device: $1: the image is the device" eval \
-		'dd if=/dev/$PART bs=1M iflag=direct status=none | cmp -n $((32768 * 512)) - /dev/$DEV'
+		'dd if=/dev/$PART bs=1M iflag=direct status=none |
+			cmp -n $((32768 * 512)) - /dev/$DEV'
 	fsfreeze -u "$mnt"
 }
 right_device "the first" full
@@ -180,8 +181,8 @@ python3 - "$TMP/tmpfs/img" $(generation $DEV ended) <<-'END'
 	import json, os, sys
 	status = os.stat(sys.argv[1])
 	with open(sys.argv[1] + ".state", "w") as file:
-	    json.dump({"version": 2, "ended": int(sys.argv[2], 16), "shift": 16, "size": status.st_size,
-	               "image": [status.st_size, status.st_mtime_ns],
+	    json.dump({"version": 2, "ended": int(sys.argv[2], 16), "shift": 16,
+	               "size": status.st_size, "image": [status.st_size, status.st_mtime_ns],
 	               "unread": []}, file)
 END
 for ((n = 0; n < 200; n++)); do

@@ -152,14 +152,17 @@ tracked=($PART $PART2)
 whole=$DEV
 new_nullb size=64
 tracked+=($DEV)
-for disk in "${tracked[@]}"; do attach $disk "changetrack granularity=4K" || bail "cannot attach"; done
+for disk in "${tracked[@]}"; do
+	attach $disk "changetrack granularity=4K" || bail "cannot attach"
+done
 udevadm settle
 for disk in "${tracked[@]}"; do
 	backup --quiescent $disk "$TMP/bk/$disk" || bail "no backup"
 done
 udev_off
 fio --name=load --filename=/dev/${tracked[0]}:/dev/${tracked[1]}:/dev/${tracked[2]} \
-	--rw=randwrite --bs=4k --direct=1 --ioengine=libaio --iodepth=8 --size=12M --io_size=2M --time_based --runtime=3 \
+	--rw=randwrite --bs=4k --direct=1 --ioengine=libaio --iodepth=8 --size=12M \
+	--io_size=2M --time_based --runtime=3 \
 	--output="$TMP/fio" & fio=$!
 for ((n = 0; n < 20; n++)); do
 	attach $whole changetrack && detach $whole || bail "cannot attach"
