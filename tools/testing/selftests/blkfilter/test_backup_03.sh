@@ -58,6 +58,21 @@ copying() {
 	wait_for eval "[ \$(generation $PART generation) -gt $switches ]"
 }
 
+# thawed [seconds]: a write does not wait for longer, and nothing is frozen afterwards.  Not
+# even SIGKILL ends what waits for a file system that is frozen.
+thawed() {
+	local writer i
+
+	touch "$mnt/x" & writer=$!
+	for ((i = 0; i < ${1:-10} * 10; i++)); do
+		[ -e /proc/$writer ] || return 0
+		sleep 0.1
+	done
+	echo "it is frozen"
+	fsfreeze -u "$mnt"
+	return 1
+}
+
 # Each write to a slow disk takes its time.
 ended() {
 	wait_for not kill -0 $parent || wait_for not kill -0 $parent || wait_for not kill -0 $parent
@@ -71,7 +86,7 @@ over() {
 	wait $parent
 	status=$?
 	[ -n "$(attached $disk blkdelay && echo x)" ] && quick
-	check "$1: the file system is not frozen" soon 10 touch "$mnt/x"
+	check "$1: the file system is not frozen" thawed
 	said=$(cat "$TMP/said")
 	check "$1: the exit status is $2" eval '[ $status = $want ] && [[ $said == *"$text"* ]] ||
 		{ echo "$status: $said"; false; }'
@@ -127,7 +142,7 @@ over "SIGKILL to the one that holds the freeze" 137 ""
 slow op=read ms=500
 copying --stalled-after 2
 kill -STOP $parent
-check "the one that holds the freeze is stopped: thawed all the same" soon 15 touch "$mnt/x"
+check "the one that holds the freeze is stopped: thawed all the same" thawed 15
 kill -CONT $parent
 over "the one that holds the freeze is stopped" 1 "the guard has thawed"
 slow op=read ms=500
@@ -164,7 +179,7 @@ img=$TMP/target/img
 slow op=read ms=500
 copying --stalled-after 3
 dmsetup suspend --nolockfs --noudevsync blkfilter_target
-check "a target that does not answer: thawed all the same" wait_for touch "$mnt/x"
+check "a target that does not answer: thawed all the same" thawed
 dmsetup resume --noudevsync blkfilter_target
 over "a target that does not answer" 1 "no progress for 3 seconds"
 
@@ -177,7 +192,7 @@ rm -f "$mnt/much"; head -c 7M /dev/urandom > "$mnt/much"; sync -f "$mnt"
 start
 check "a full target: the exit status is 1" eval 'wait $parent; [ $? = 1 ]'
 check "a full target: it says so" grep -qF "No space left on device" "$TMP/said"
-check "a full target: the file system is not frozen" soon 10 touch "$mnt/x"
+check "a full target: the file system is not frozen" thawed
 rm -f "$TMP/target/full"
 next "a full target"
 img=$TMP/bk/img
