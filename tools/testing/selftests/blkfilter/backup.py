@@ -11,7 +11,8 @@ may be writing.
 IMAGE is updated in place, and of no use while that goes on: keep another copy. IMAGE.state
 says of which switch of the bitmaps IMAGE is the copy. That file is empty while IMAGE is
 being written to, so a run that fails is followed by a full one. So is a restart, if IMAGE
-is a block device.
+is a block device. Whoever changes such an IMAGE but by writing to the device, such as by
+merging a snapshot, has to remove IMAGE.state.
 
 How it works: one process freezes, thaws, and waits in between; another one copies; a third
 one guards the first. However the second ends, the first thaws. If the first is killed,
@@ -269,13 +270,22 @@ def is_on(dev, disks):
     if is_partition(dev):
         return is_on(whole(dev), disks)
     slaves = numbers(path, "slaves")
+    if os.path.exists(f"{path}/bcache") and read_line(path, "bcache/state") != "no cache":
+        return False
     # Each has it all, if it is up to date.
     if read_line(path, "md/level") == "raid1" and \
             read_line(path, "md/sync_action") in ("idle", "frozen", "check"):
-        slaves = [dev for dev in slaves if "in_sync" in
-                  read_line(path, f"md/dev-{os.path.basename(directory(dev))}", "state")]
-        return any(is_on(dev, disks) for dev in slaves)
+        return any(is_on(dev, disks) for dev in slaves if has_all(path, dev))
     return bool(slaves) and all(is_on(dev, disks) for dev in slaves)
+
+
+def has_all(path, dev):
+    """Whether a member of a RAID 1 has all that was written to that."""
+    member = f"{path}/md/dev-{os.path.basename(directory(dev))}"
+    state = read_line(member, "state").split(",")
+    return ("in_sync" in state and "write_mostly" not in state and
+            not read_line(member, "bad_blocks") and
+            not read_line(member, "unacknowledged_bad_blocks"))
 
 
 def swaps():
@@ -364,8 +374,8 @@ def check_writers(disk, frozen):
                 raise Refused(f"{mount.path} is mounted from {name_of(dev)}, and not to be frozen: "
                               "name it as well if it can be frozen, or mount it read-only")
     for path in swaps():
-        status = os.stat(path)
-        if number_at(path) in devices or number(status.st_dev) in covered:
+        if number_at(path) in devices or not number_at(path) and \
+                any(filesystem.dev in below_file(path) for filesystem in frozen):
             raise Refused(f"{path} is in use for swap: swapoff, or track what has no swap on it")
     for dev in devices:
         if dev in busy or dev == whole(disk) != disk or holders(dev) or len(above(dev)) > 1:
@@ -493,7 +503,8 @@ class Target:
             return
         dev = number(os.fstat(self.fd).st_rdev)
         disk = directory(whole(dev))
-        if read_line(disk, "queue/iostats") != "1":
+        # The file of a loop device may be replaced.
+        if read_line(disk, "queue/iostats") != "1" or os.path.exists(f"{disk}/loop"):
             return
         self.of_disk = [read_line("/proc/sys/kernel/random/boot_id"), read_line(disk, "diskseq")]
         # What is written by way of another partition does not count.
@@ -636,19 +647,25 @@ def runs(blocks, most):
         yield first, count
 
 
-def copy_all(copies):
-    """While all is frozen. At its end no disk has been written to since it was copied."""
+def switch_all(copies):
     for copy in copies:
         copy.go_on()
         copy.disk.switch()
+    # What is marked by now, and not of a file system, may not have reached the disk. And MD
+    # writes its superblock some time after the last write.
+    time.sleep(0.3)
+
+
+def copy_all(copies):
+    """While all is frozen. At its end no disk has been written to since it was copied."""
+    switch_all(copies)
     for copy in copies:
         copy.begin()
     for _ in range(ROUNDS):
         again = [copy for copy in copies if copy.has_changed()]
         if not again:
             return [copy.end() for copy in copies]
-        # MD writes its superblock some time after the last write.
-        time.sleep(0.3)
+        switch_all(again)
         for copy in again:
             copy.copy_again()
     raise Failed(f"{again[0].disk.name} is being written to")
@@ -693,6 +710,9 @@ class Copy:
             self.copy(first << self.shift, count << self.shift)
             self.done += count
         self.has_holes = False
+        self.check_header()
+
+    def check_header(self):
         header = self.disk.read_header()
         if header[5:] != self.header[5:]:
             raise Failed(f"somebody else has switched the bitmap of {self.disk.name} meanwhile")
@@ -700,12 +720,13 @@ class Copy:
             raise Failed(f"{self.disk.name} has been resized, or is another disk now")
 
     def has_changed(self):
-        return self.disk.changing() != 0
+        changing = self.disk.changing()
+        self.check_header()
+        return changing != 0
 
     def copy_again(self):
         """What was written to meanwhile, by somebody whom freezing does not stop."""
         ended = self.header[6]
-        self.disk.switch()
         self.header = self.disk.read_header()
         if self.header[4] or self.header[5] != ended:
             raise Failed(f"{self.disk.name} has changed meanwhile in a way that can't be told")
@@ -794,7 +815,8 @@ class Freeze:
         self.filesystems = filesystems
         # Each that is frozen, or is about to be.
         self.begun = mmap.mmap(-1, mmap.PAGESIZE)
-        self.by = os.getpid()
+        # Readable when the process has ended that is to thaw.
+        self.holder = os.pidfd_open(os.getpid())
 
     def freeze(self, beat):
         """Returns why not, if so."""
@@ -820,31 +842,46 @@ class Freeze:
             try:
                 fcntl.ioctl(filesystem.root, FITHAW, 0)
             except OSError as error:
-                why = "somebody else has thawed meanwhile" if error.errno == errno.EINVAL else \
-                    f"cannot thaw {filesystem.path}: {error.strerror}"
+                if error.errno != errno.EINVAL:
+                    # The guard tries it again.
+                    why = f"cannot thaw {filesystem.path}: {error.strerror}"
+                    continue
+                why = why or "somebody else has thawed meanwhile"
             self.begun[n] = 0
         return why
 
-    def guard_thaws(self):
-        """In place of the one that should. Each in a process: any may have to wait."""
-        for n, filesystem in enumerate(self.filesystems):
-            if self.begun[n] and not os.fork():
-                self.guard_thaws_one(n, filesystem)
+    def try_to_thaw(self, n):
+        """In place of the one that should. Returns whether there is anything left to do.
 
-    def guard_thaws_one(self, n, filesystem):
-        """It can't be thawed while it is being frozen, but then it can."""
-        alone = False
-        while self.begun[n]:
-            try:
-                fcntl.ioctl(filesystem.root, FITHAW, 0)
-                break
-            except OSError:
-                if alone:
-                    break
-            alone = not os.path.exists(f"/proc/{self.by}")
-            time.sleep(0.1)
+        What is being frozen can't be thawed before it is.
+        """
+        gone = select.select([self.holder], [], [], 0)[0]
+        try:
+            fcntl.ioctl(self.filesystems[n].root, FITHAW, 0)
+        except OSError:
+            if self.begun[n] and not gone:
+                return True
         self.begun[n] = 0
-        os._exit(0)
+        return False
+
+    def guard_thaws(self):
+        """In place of the one that should. Each in a process if possible: any may have to wait."""
+        left = []
+        for n in range(len(self.filesystems)):
+            if not self.begun[n]:
+                continue
+            try:
+                child = os.fork()
+            except OSError:
+                left.append(n)
+                continue
+            if not child:
+                while self.try_to_thaw(n):
+                    time.sleep(0.1)
+                os._exit(0)
+        while left:
+            left = [n for n in left if self.try_to_thaw(n)]
+            time.sleep(0.1)
 
 
 def fork(oom_score_adj, work):
@@ -982,15 +1019,21 @@ class Backup:
             # Whatever the others wait for, and whatever they died of.
             thawed = self.freeze.thaw() if frozen else ""
         try:
-            os.write(stay_alive, b"t")
+            # Else the guard tries it as well.
+            if not thawed.startswith("cannot"):
+                os.write(stay_alive, b"t")
         except OSError:
             pass
+        os.close(stay_alive)
         os.close(start)
-        if self.why:
-            # The others may wait for something that never comes.
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, self.ending)
+        # The others may wait for something that never comes.
+        for number in self.ending:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.ending)
         ended = [os.waitpid(process, 0)[1] for process in processes]
         set_oom_score_adj(score)
+        if thawed.startswith("cannot"):
+            raise Failed(thawed)
         if self.why:
             raise (Refused if refused else Failed)(self.why)
         if os.WIFSIGNALED(ended[1]):
@@ -1118,6 +1161,9 @@ def complain(*text):
 
 
 def main():
+    # Those of the standard streams are not for other files, should they be closed.
+    while os.open("/dev/null", os.O_RDWR) < 3:
+        pass
     options = arguments()
     try:
         pairs, filesystems = prepare(options)
