@@ -212,6 +212,8 @@ over "thawed by somebody else" 1 "somebody else has thawed"
 # Somebody else switches.
 slow op=read ms=500
 copying
+# Before it has looked at the bitmap it does not matter: that is another generation then.
+sleep 0.8
 echo switch > /sys/kernel/debug/changetrack/$PART/generation
 over "switched by somebody else" 1 "somebody else has switched"
 
