@@ -54,6 +54,8 @@ start() {
 copying() {
 	local switches=$(generation $PART generation)
 
+	# All of it, which takes some seconds.
+	rm -f "$img.state"
 	start "$@"
 	wait_for eval "[ \$(generation $PART generation) -gt $switches ]"
 }
