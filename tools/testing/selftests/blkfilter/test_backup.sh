@@ -2,14 +2,31 @@
 #
 # Sourced by the tests of backup.py.
 
+load rust_blk_changetrack
+DEVS+=("rmmod rust_blk_changetrack")
+mkdir "$TMP"/{mnt,bk}
+mnt=$TMP/mnt img=$TMP/bk/img
+
+# track_partition <granularity>: sets disk to a new disk, PART and PART2 to its partitions; the
+# first has changetrack and a file system that is mounted at $mnt.
+track_partition() {
+	new_nullb size=96 discard=1
+	disk=$DEV
+	partition $DEV
+	mkfs.ext4 -q /dev/$PART && mount /dev/$PART "$mnt" || bail "no file system"
+	DEVS+=("umount $mnt")
+	attach $PART "changetrack granularity=$1" || bail "cannot attach"
+	udevadm settle
+}
+
 # generation <device> <name>: what changetrack says.
 generation() {
 	awk -v name="$2" '$1 == name { print $2 }' /sys/kernel/debug/changetrack/"$1"/generation
 }
 
-# same <device> <image>: that is what is on the device.
+# is_copy <device> <image>: the image is what is on the device.
 is_copy() {
-	dd if=/dev/"$1" bs=1M iflag=direct status=none | cmp - "$2"
+	[ -s "$2" ] && dd if=/dev/"$1" bs=1M iflag=direct status=none | cmp - "$2"
 }
 
 # backup <arguments>...: runs it.  Its status is in status, its output in $TMP/said.

@@ -7,11 +7,8 @@
 . "$DIR"/test_backup.sh
 
 plan 79
-load rust_blk_changetrack
-DEVS+=("rmmod rust_blk_changetrack")
 for module in dm_mod loop; do load $module; done
-mkdir "$TMP"/{mnt,other,bk,up,merged}
-mnt=$TMP/mnt img=$TMP/bk/img
+mkdir "$TMP"/{other,up,merged}
 
 # refused <what> <text of the message> <arguments>...: two lines of the plan.
 refused() {

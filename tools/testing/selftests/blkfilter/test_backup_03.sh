@@ -8,19 +8,10 @@
 . "$DIR"/test_backup.sh
 
 plan 72
-load rust_blk_changetrack
 load rust_blkdelay
 load dm_mod
-DEVS+=("rmmod rust_blk_changetrack" "rmmod rust_blkdelay")
-mkdir "$TMP"/{mnt,bk}
-mnt=$TMP/mnt img=$TMP/bk/img
-new_nullb size=96
-disk=$DEV
-partition $DEV
-mkfs.ext4 -q /dev/$PART && mount /dev/$PART "$mnt" || bail "no file system"
-DEVS+=("umount $mnt")
-attach $PART "changetrack granularity=4K" || bail "cannot attach"
-udevadm settle
+DEVS+=("rmmod rust_blkdelay")
+track_partition 4K
 
 # The disk slow, so that there is time.  slow <options>, quick.
 slow() {

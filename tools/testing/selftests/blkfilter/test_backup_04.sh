@@ -8,19 +8,10 @@
 . "$DIR"/test_backup.sh
 
 plan 53
-load rust_blk_changetrack
 load rust_blkerror
 load loop
-DEVS+=("rmmod rust_blk_changetrack" "rmmod rust_blkerror")
-mkdir "$TMP"/{mnt,bk}
-mnt=$TMP/mnt img=$TMP/bk/img
-new_nullb size=96 discard=1
-disk=$DEV
-partition $DEV
-mkfs.ext4 -q /dev/$PART && mount /dev/$PART "$mnt" || bail "no file system"
-DEVS+=("umount $mnt")
-attach $PART "changetrack granularity=64K" || bail "cannot attach"
-udevadm settle
+DEVS+=("rmmod rust_blkerror")
+track_partition 64K
 
 # right <what> <full|part> [status]: a backup, and its image is the device.
 right() {

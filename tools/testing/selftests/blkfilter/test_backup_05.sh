@@ -7,11 +7,7 @@
 . "$DIR"/test_backup.sh
 
 plan 42
-load rust_blk_changetrack
-DEVS+=("rmmod rust_blk_changetrack")
 for module in dm_mod loop; do load $module; done
-mkdir "$TMP"/{mnt,bk}
-mnt=$TMP/mnt img=$TMP/bk/img
 
 # LVM does not know null_blk by itself.
 lvm() {
@@ -238,7 +234,8 @@ echo 1 > /sys/block/$DEV/uevent 2> /dev/null
 detach $DEV
 sleep 2
 check "udev: it stays detached" attached $DEV none
-check "udev: there is no storm of events" [ $(grep -c "/$DEV " "$TMP/events") -lt 10 ]
+events=$(grep -c "/$DEV " "$TMP/events")
+check "udev: there are events, and no storm of them" [ "$events" -ge 1 -a "$events" -lt 10 ]
 kill $monitor
 low=$DEV
 dmsetup create data --table "0 65536 linear /dev/$low 0" || bail "dmsetup"

@@ -68,24 +68,25 @@ check "C11: it was released" eq "$(get released)" "$(get attached)"
 
 # A control group does not wait for what another has queued: there is one request at a
 # time, for 10 ms, and each of many threads has queued one that is too many.
-cgroup=/sys/fs/cgroup
-echo +io > $cgroup/cgroup.subtree_control || bail "no io controller"
-for group in blkfilter_a blkfilter_b; do
-	mkdir -p $cgroup/$group || bail "no cgroup"
-	DEVS+=("rmdir $cgroup/$group")
-done
+new_io_cgroup blkfilter_a
+a=$CGROUP
+new_io_cgroup blkfilter_b
+b=$CGROUP
 new_nullb size=128 memory_backed=0 irqmode=2 completion_nsec=10000000 hw_queue_depth=1 \
 	submit_queues=1
 attach $DEV blkfilter_test || bail "cannot attach"
 echo inline > $TEST_DIR/mode
-(echo $BASHPID > $cgroup/blkfilter_a/cgroup.procs
- exec fio --name=bound --filename=/dev/$DEV --bs=4k --direct=1 --ioengine=libaio --rw=randread \
-	--iodepth=24 --numjobs=64 --thread --size=96k > "$TMP/fio" 2>&1) & fio=$!
+inside $a fio --name=bound --filename=/dev/$DEV --bs=4k --direct=1 --ioengine=libaio \
+	--rw=randread --iodepth=24 --numjobs=64 --thread --size=96k --time_based \
+	--runtime=15 > "$TMP/fio" 2>&1 & fio=$!
 wait_for full || bail "few bios are queued"
-check "C12: another group gets through" soon 4 bash -c "
-	echo \$\$ > $cgroup/blkfilter_b/cgroup.procs
+# Let the threads have had their turn.
+sleep 1
+taken=$(filter_stat $DEV taken)
+check "C12: another group gets through" soon 4 bash -c "echo \$\$ > $b/cgroup.procs &&
 	dd if=/dev/$DEV of=/dev/null bs=4096 count=20 iflag=direct status=none"
-check "C12: while there is a thousand of the first" full
+check "C12: while there is a thousand of the first" \
+	eval 'full && [ $(filter_stat $DEV taken) -ge $((taken + 20)) ]'
 echo pass > $TEST_DIR/mode
 wait $fio
 detach $DEV

@@ -9,17 +9,10 @@
 plan 16
 load_test_filter
 cgroup=/sys/fs/cgroup
-echo +io > $cgroup/cgroup.subtree_control || bail "no io controller"
-for group in blkfilter_a blkfilter_b; do
-	mkdir -p $cgroup/$group || bail "no cgroup"
-	DEVS+=("rmdir $cgroup/$group")
-done
-a=$cgroup/blkfilter_a
-b=$cgroup/blkfilter_b
-
-inside() {	# group command...
-	(echo $BASHPID > "$1"/cgroup.procs && "${@:2}")
-}
+new_io_cgroup blkfilter_a
+a=$CGROUP
+new_io_cgroup blkfilter_b
+b=$CGROUP
 
 # charged <group> <field>: of io.stat, for the device DEV.
 charged() {

@@ -238,6 +238,18 @@ io() {
 	END
 }
 
+# new_io_cgroup <name>: sets CGROUP to a control group with the I/O controllers.
+new_io_cgroup() {
+	CGROUP=/sys/fs/cgroup/$1
+	echo +io > /sys/fs/cgroup/cgroup.subtree_control || bail "no io controller"
+	mkdir -p "$CGROUP" || bail "no cgroup"
+	DEVS+=("rmdir $CGROUP")
+}
+
+inside() {	# group command...
+	(echo $BASHPID > "$1"/cgroup.procs && "${@:2}")
+}
+
 # inflight <device> <number>: so many requests are on their way there.
 inflight() {
 	awk -v n="$2" '{ exit $1 + $2 != n }' "/sys/class/block/$1/inflight"
